@@ -1,0 +1,3 @@
+"""occport: SurroundOcc on any accelerator."""
+
+__version__ = "0.1.0"

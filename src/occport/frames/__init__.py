@@ -1,0 +1,1 @@
+"""Camera images and calibration: where they come from, and what the cameras see. numpy and Pillow, no torch."""
