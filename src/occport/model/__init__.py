@@ -1,0 +1,1 @@
+"""SurroundOcc in plain PyTorch; start at `surroundocc.py`."""
