@@ -1,0 +1,1 @@
+"""Everything that is done to the ONNX graph. Never imports torch."""
