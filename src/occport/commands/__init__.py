@@ -1,0 +1,1 @@
+"""One file a verb: its arguments, its call, what it prints. Only these files print."""

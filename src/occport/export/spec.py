@@ -1,0 +1,166 @@
+"""What a file is to be: everything that decides how it is built and how it is checked, and nothing else. JSON-ready."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ..config import Config, from_resolved, resolved
+from ..errors import ExportError, ModelFileError
+from ..graph import dialect as dialects
+from ..graph.dialect import Dialect, Settings
+from ..graph.rewrite import check_target
+from ..model.projection import Budget
+from .trace import Outputs, table_names
+
+CALIBRATIONS = ("runtime", "tables", "fixed")
+Ports = dict[str, tuple[str, tuple[int, ...]]]  # name before renaming → dtype, shape
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One export. `image_hw` is the padded image; budgets are fine to coarse."""
+
+    config: Config
+    image_hw: tuple[int, int]
+    budgets: tuple[Budget, ...]
+    calibration: str
+    dialect: str
+    settings: Settings
+    opset: int
+    functions: bool
+    outputs: Outputs
+    with_dropped: bool = True
+    img_rank: int = 5
+    lidar2img_rank: int = 4
+    renames: tuple[tuple[str, str], ...] = ()
+
+    def target(self) -> Dialect:
+        """The dialect with the user's settings. ExportError where the combination cannot be."""
+        dialect = dialects.with_settings(dialects.load(self.dialect), self.settings)
+        check_target(dialect, self.opset, self.functions)
+        return dialect
+
+    def renamed(self, name: str) -> str:
+        """The name that an input or output has in the file."""
+        return dict(self.renames).get(name, name)
+
+    @property
+    def input_names(self) -> list[str]:
+        """Inputs of the main file, before renaming."""
+        extra = {"runtime": ["lidar2img"], "tables": table_names(len(self.config.levels)), "fixed": []}
+        return ["img", *extra[self.calibration]]
+
+    @property
+    def output_names(self) -> list[str]:
+        """Outputs of the main file, before renaming."""
+        names = [f"{self.outputs.kind}_scale{scale}" for scale in self.outputs.scales]
+        return [*names, "dropped"] if self.calibration == "runtime" and self.with_dropped else names
+
+    @property
+    def geometry_output_names(self) -> list[str]:
+        """Outputs of the geometry file beside a `tables` export."""
+        return [*table_names(len(self.config.levels)), "dropped"]
+
+    def input_shapes(self) -> Ports:
+        """Dtype and shape of each input of the main file, before renaming."""
+        N = self.config.num_cameras
+        img = (1, N, 3, *self.image_hw)
+        shapes: Ports = {"img": ("float32", img[5 - self.img_rank :])}
+        if self.calibration == "runtime":
+            shapes.update(self.geometry_input_shapes())
+        if self.calibration == "tables":
+            shapes.update(self.table_shapes())
+        return shapes
+
+    def geometry_input_shapes(self) -> Ports:
+        """Dtype and shape of the calibration, an input of a `runtime` file or of a geometry file."""
+        return {"lidar2img": ("float32", (1, self.config.num_cameras, 4, 4)[4 - self.lidar2img_rank :])}
+
+    def geometry_output_shapes(self) -> Ports:
+        """Dtype and shape of each output of a geometry file, before renaming."""
+        return {**self.table_shapes(), "dropped": ("int64", (1, len(self.config.levels)))}
+
+    def table_shapes(self) -> Ports:
+        """Dtype and shape of each table."""
+        N = self.config.num_cameras
+        shapes: Ports = {}
+        for i, (level, budget) in enumerate(zip(self.config.levels, self.budgets, strict=True)):
+            V = level.num_voxels
+            shapes[f"level{i}_slots"] = ("int64", (1, N, budget.slots))
+            shapes[f"level{i}_ref_uv"] = ("float32", (1, N, budget.slots, 2))
+            shapes[f"level{i}_back"] = ("int64", (1, budget.cameras, V))
+            shapes[f"level{i}_weight"] = ("float32", (1, V))
+        return shapes
+
+    def output_shapes(self) -> Ports:
+        """Dtype and shape of each output of the main file, before renaming."""
+        shapes: Ports = {}
+        classes = self.config.num_classes
+        for name, scale in zip(self.output_names, self.outputs.scales, strict=False):
+            size = self.config.output_sizes[scale]
+            if self.outputs.kind == "labels":
+                shapes[name] = (self.outputs.label_dtype, (1, *size))
+            elif self.outputs.kind == "probabilities" and classes == 1:
+                shapes[name] = ("float32", (1, *size))
+            else:
+                shapes[name] = ("float32", (1, classes, *size))
+        if "dropped" in self.output_names:
+            shapes["dropped"] = ("int64", (1, len(self.config.levels)))
+        return shapes
+
+
+def check_renames(spec: Spec) -> None:
+    """ExportError for a new name of something that the file does not have, or a second one. `graph.names` refuses bad new names."""
+    olds = [old for old, _ in spec.renames]
+    ports = list(dict.fromkeys([*spec.input_names, *spec.output_names]))
+    if spec.calibration == "tables":
+        ports += ["lidar2img", "dropped"]  # of the geometry file
+    for old in olds:
+        if old not in ports:
+            raise ExportError(f"--rename {old}", expected=f"one of {', '.join(ports)}", got="an unknown name")
+        if olds.count(old) > 1:
+            raise ExportError(f"--rename {old}", expected="one new name", got=", ".join(new for name, new in spec.renames if name == old))
+
+
+def to_json(spec: Spec) -> dict[str, Any]:
+    """The spec as JSON values."""
+    table = {name: value for name, value in vars(spec).items() if name not in ("config", "settings", "outputs", "budgets")}
+    return {
+        "config": resolved(spec.config),
+        **table,
+        "image_hw": list(spec.image_hw),
+        "budgets": [budget._asdict() for budget in spec.budgets],
+        "settings": asdict(spec.settings),
+        "outputs": asdict(spec.outputs),
+        "renames": [list(pair) for pair in spec.renames],
+    }
+
+
+def from_json(table: Mapping[str, Any]) -> Spec:
+    """The reverse of `to_json`. ModelFileError when a field is missing or of another kind."""
+    try:
+        if table["calibration"] not in CALIBRATIONS:
+            raise ValueError(f"calibration {table['calibration']!r}")
+        settings = Settings(**table["settings"])
+        outputs = Outputs(**table["outputs"])
+        return Spec(
+            config=from_resolved(table["config"]),
+            image_hw=(int(table["image_hw"][0]), int(table["image_hw"][1])),
+            budgets=tuple(Budget(**budget) for budget in table["budgets"]),
+            calibration=table["calibration"],
+            dialect=table["dialect"],
+            settings=replace(settings, op_names=tuple((str(a), str(b)) for a, b in settings.op_names)),
+            opset=table["opset"],
+            functions=table["functions"],
+            outputs=replace(outputs, scales=tuple(outputs.scales)),
+            with_dropped=table["with_dropped"],
+            img_rank=table["img_rank"],
+            lidar2img_rank=table["lidar2img_rank"],
+            renames=tuple((str(old), str(new)) for old, new in table["renames"]),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ModelFileError(
+            "the manifest's spec", expected="what occport export writes", got=f"{type(error).__name__}: {error}", fix="export again"
+        ) from error

@@ -1,0 +1,142 @@
+"""The written file under test: the very nodes and weights on disk, made runnable in memory.
+
+Bodies of custom nodes and extra outputs (logits) are attached to a copy in memory whose weights stay in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..graph.functions import functions_for
+from ..graph.model_file import read_skeleton
+from ..session import Session, open_session
+from .spec import Spec
+
+MIN_IR_FOR_FUNCTIONS = 8
+
+
+class Subject:
+    """A main file and, for `tables`, its geometry file. Arrays go in and out under the spec's own names, whatever the file calls them.
+
+    Args:
+        main: the main file.
+        geometry: the geometry file of a `tables` export, else None.
+    """
+
+    def __init__(self, spec: Spec, main: Path, geometry: Path | None) -> None:
+        self.spec, self.main, self.geometry = spec, main, geometry
+        self.skeleton = read_skeleton(main)
+        self._sessions: dict[str, Session] = {}
+
+    def close(self) -> None:
+        """Lets go of the sessions and their memory."""
+        self._sessions.clear()
+
+    def run(self, img: np.ndarray, lidar2img: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs ONNX Runtime on one sample.
+
+        Args:
+            img: (1, N, 3, H, W) float32.
+            lidar2img: (1, N, 4, 4) float32.
+
+        Returns:
+            The file's outputs, `logits_scale0` … of every scale that the file holds, and `dropped` where there is one.
+        """
+        feeds = {"img": img.reshape(self.spec.input_shapes()["img"][1])}
+        found: dict[str, np.ndarray] = {}
+        if self.spec.calibration == "runtime":
+            feeds["lidar2img"] = lidar2img.reshape(self.spec.input_shapes()["lidar2img"][1])
+        if self.spec.calibration == "tables":
+            tables = self.tables(lidar2img)
+            found["dropped"] = tables.pop("dropped")
+            feeds.update(tables)
+        return {**found, **self.run_main(feeds)}
+
+    def run_main(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs the main file with all its inputs by the spec's names."""
+        if "main" not in self._sessions:
+            self._sessions["main"] = open_session(runnable(self.skeleton, self.spec), weights_folder=self.main.parent)
+        back = {self.spec.renamed(name): name for name in self.spec.output_names}
+        got = self._sessions["main"].run({self.spec.renamed(name): array for name, array in feeds.items()})
+        return {back.get(name, name): array for name, array in got.items()}
+
+    def hits(self, lidar2img: np.ndarray) -> dict[str, np.ndarray]:
+        """The index tables that the attention layers of a `runtime` file read, and `dropped`; only the nodes that make them are run.
+
+        Args:
+            lidar2img: (1, N, 4, 4) float32.
+
+        Returns:
+            level0_slots (A, K), level0_back (R, V), … int64, dropped (1, levels).
+        """
+        wanted = hit_values(self.skeleton, len(self.spec.config.levels))
+        if "dropped" in self.spec.output_names:
+            wanted["dropped"] = self.spec.renamed("dropped")
+        if "hits" not in self._sessions:
+            self._sessions["hits"] = open_session(part(self.skeleton, list(wanted.values())), weights_folder=self.main.parent)
+        feed = lidar2img.reshape(self.spec.input_shapes()["lidar2img"][1])
+        got = self._sessions["hits"].run({self.spec.renamed("lidar2img"): feed})
+        return {name: got[value] for name, value in wanted.items()}
+
+    def tables(self, lidar2img: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs the geometry file: (1, N, 4, 4) → the tables and `dropped`."""
+        assert self.geometry is not None
+        if "geometry" not in self._sessions:
+            self._sessions["geometry"] = open_session(self.geometry)
+        shape = (1, *lidar2img.shape[1:])[4 - self.spec.lidar2img_rank :]
+        back = {self.spec.renamed(name): name for name in self.spec.geometry_output_names}
+        got = self._sessions["geometry"].run({self.spec.renamed("lidar2img"): lidar2img.reshape(shape)})
+        return {back.get(name, name): array for name, array in got.items()}
+
+
+def runnable(skeleton: onnx.ModelProto, spec: Spec) -> onnx.ModelProto:
+    """A copy with bodies for its custom nodes, and with every scale's logits as outputs; nodes and weights are the same."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(skeleton)
+    dialect = spec.target()
+    if dialect.msda is not None and not proto.functions:
+        for function in functions_for(ir.from_proto(skeleton), dialect, spec.opset):
+            proto.functions.append(ir.to_proto(function))
+        proto.ir_version = max(proto.ir_version, MIN_IR_FOR_FUNCTIONS)
+        if all(entry.domain != "com.microsoft" for entry in proto.opset_import):
+            proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    outputs = {value.name for value in proto.graph.output}
+    for info in proto.graph.value_info:
+        if info.name.startswith("logits_scale") and info.name not in outputs:
+            proto.graph.output.append(info)
+    return proto
+
+
+def hit_values(skeleton: onnx.ModelProto, levels: int) -> dict[str, str]:
+    """Where the index tables are in a `runtime` file: level0_slots, level0_back, … → name of the value that the first layer reads."""
+    gathers = {node.name: node.input[1] for node in skeleton.graph.node if node.op_type == "Gather"}
+    found = {}
+    for level in range(levels):
+        layer = f"pts_bbox_head_transformer_{level}_encoder_layers_0_attentions_0_"
+        for field, name in (("slots", f"{layer}deformable_attention_Gather"), ("back", f"{layer}Gather")):
+            if name in gathers:
+                found[f"level{level}_{field}"] = gathers[name]
+    return found
+
+
+def part(skeleton: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:
+    """The sub-model that makes the named values: the same nodes and weights, and nothing else."""
+    wanted = set(outputs)
+    nodes = []
+    for node in reversed(skeleton.graph.node):
+        if wanted & set(node.output):
+            nodes.append(node)
+            wanted |= set(node.input)
+    graph = onnx.helper.make_graph(
+        nodes[::-1],
+        "part",
+        [value for value in skeleton.graph.input if value.name in wanted],
+        [value for value in (*skeleton.graph.value_info, *skeleton.graph.output) if value.name in outputs],
+        [tensor for tensor in skeleton.graph.initializer if tensor.name in wanted],
+    )
+    return onnx.helper.make_model(graph, opset_imports=skeleton.opset_import, ir_version=skeleton.ir_version)
