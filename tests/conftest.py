@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# A runner may have been started with signals ignored (nohup, a background job); the tests and their children want the usual ones.
+if threading.current_thread() is threading.main_thread():
+    for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(_number) is signal.SIG_IGN:
+            signal.signal(_number, _usual)
 
 GROUPS = {  # fixture → the worker's group, the first that a test uses counts: what shares a trace belongs together
     "tables_export": "tables",

@@ -64,7 +64,7 @@ def run_cli(*arguments: object) -> Ran:
     return Ran(status, out.getvalue(), err.getvalue())
 
 
-def refused(ran: Ran, fragment: str) -> str:
+def assert_refused(ran: Ran, fragment: str) -> str:
     """Asserts exit status 2 with one line that holds the fragment, and no traceback; returns the line."""
     assert ran.status == 2, (ran.out, ran.err)
     assert "Traceback" not in ran.err + ran.out

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporting import Exported, contents, export, refused, run_cli
+from exporting import Exported, assert_refused, contents, export, run_cli
 from occport.seeds import seed_weights
 from test_bad_input import frame_folder
 
@@ -75,8 +75,8 @@ def test_moved_checkpoint_and_frame(trained, tmp_path, brisk):
     moved = tmp_path / "moved"
     data.rename(moved)
     try:
-        refused(run_cli("verify", made.model), "give --frame")
-        refused(run_cli("verify", made.model, "--frame", moved / "frame"), "weights.pth")
+        assert_refused(run_cli("verify", made.model), "give --frame")
+        assert_refused(run_cli("verify", made.model, "--frame", moved / "frame"), "weights.pth")
         assert run_cli("verify", made.model, "--frame", moved / "frame", "--checkpoint", moved / "weights.pth").status == 0
     finally:
         moved.rename(data)
@@ -86,7 +86,7 @@ def test_other_weights_are_refused(trained, tmp_path, tiny_network):
     state = {name: tensor.clone() for name, tensor in tiny_network.model.state_dict().items()}
     state["pts_bbox_head.occ.3.weight"][0, 0] += 1e-3
     torch.save(state, tmp_path / "other.pth")
-    line = refused(run_cli("verify", trained[0].model, "--checkpoint", tmp_path / "other.pth"), "fingerprint of the weights")
+    line = assert_refused(run_cli("verify", trained[0].model, "--checkpoint", tmp_path / "other.pth"), "fingerprint of the weights")
     assert trained[0].manifest["weights"]["fingerprint"] in line and "give the checkpoint of the export with --checkpoint" in line
 
 
@@ -98,7 +98,7 @@ def test_checkpoint_for_an_untrained_file(runtime_export, tmp_path, tiny_network
     model = type(tiny_network.model)(tiny_network.spec.config)
     seed_weights(model, 1)
     torch.save(model.state_dict(), path)
-    refused(run_cli("verify", runtime_export.model, "--checkpoint", path), "fingerprint of the weights")
+    assert_refused(run_cli("verify", runtime_export.model, "--checkpoint", path), "fingerprint of the weights")
 
 
 def test_another_frame(runtime_export, tmp_path, brisk):
@@ -112,7 +112,7 @@ def test_another_frame(runtime_export, tmp_path, brisk):
 
 def test_frame_of_another_size(runtime_export, tmp_path):
     frame = frame_folder(tmp_path / "frame", size=(160, 100))
-    line = refused(run_cli("verify", runtime_export.model, "--frame", frame), "the frame's padded image size: expected (64, 96)")
+    line = assert_refused(run_cli("verify", runtime_export.model, "--frame", frame), "the frame's padded image size: expected (64, 96)")
     assert "(128, 160)" in line
 
 
@@ -126,7 +126,8 @@ def copied(runtime_export, tmp_path) -> Path:
 
 def test_missing_manifest(copied):
     copied.with_suffix(".json").unlink()
-    refused(run_cli("verify", copied), "expected the file that occport export wrote beside the model, got none; keep the two together")
+    ran = run_cli("verify", copied)
+    assert_refused(ran, "expected the file that occport export wrote beside the model, got none; keep the two together")
 
 
 def test_renamed_together_with_its_manifest(copied, brisk):
@@ -170,11 +171,11 @@ def test_missing_geometry_file(tables_export, tmp_path):
     for path in (tables_export.model, tables_export.model.with_suffix(".json")):
         shutil.copy(path, tmp_path)
     copy = tmp_path / tables_export.model.name
-    refused(run_cli("verify", copy), "keep the files together")
+    assert_refused(run_cli("verify", copy), "keep the files together")
     table = json.loads(copy.with_suffix(".json").read_text())
     del table["files"]["geometry"]
     copy.with_suffix(".json").write_text(json.dumps(table))
-    refused(run_cli("verify", copy), "expected a geometry file, as calibration is tables")
+    assert_refused(run_cli("verify", copy), "expected a geometry file, as calibration is tables")
 
 
 def test_spoilt_geometry_file_fails_on_its_hash(tables_export, tmp_path, brisk):

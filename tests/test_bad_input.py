@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from exporting import MICRO, TINY, contents, refused, run_cli
+from exporting import MICRO, TINY, assert_refused, contents, run_cli
 from occport.frames.rig import nuscenes_like_rig
 
 CAMERAS = 4
@@ -42,7 +42,7 @@ def out(tmp_path: Path) -> Path:
 
 def rejected(out: Path, fragment: str, *flags: object, config: object = TINY) -> str:
     before = contents(out)
-    line = refused(run_cli("export", "--config", config, "--output-dir", out, *flags), fragment)
+    line = assert_refused(run_cli("export", "--config", config, "--output-dir", out, *flags), fragment)
     assert contents(out) == before
     return line
 
@@ -144,7 +144,7 @@ def test_flags(name, out, quick):
 
 
 def test_no_config(out):
-    refused(run_cli("export", "--output-dir", out), "the following arguments are required: --config")
+    assert_refused(run_cli("export", "--output-dir", out), "the following arguments are required: --config")
 
 
 def write_lidar2img(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict], None]:
@@ -283,7 +283,7 @@ def test_output_folder(name, tmp_path):
     make, fragment = PLACES[name]
     place = make(tmp_path)
     before = contents(tmp_path)
-    refused(run_cli("export", "--config", TINY, "--output-dir", place), fragment)
+    assert_refused(run_cli("export", "--config", TINY, "--output-dir", place), fragment)
     assert contents(tmp_path) == before
 
 
@@ -292,7 +292,7 @@ def test_a_folder_has_the_name_of_the_file(tmp_path, quick):
     taken = tmp_path / "out/tiny_UNTRAINED_dl_opset11_runtime.onnx"
     taken.mkdir(parents=True)
     before = contents(tmp_path)
-    refused(run_cli("export", "--config", TINY, "--output-dir", tmp_path / "out"), "could not move the finished files")
+    assert_refused(run_cli("export", "--config", TINY, "--output-dir", tmp_path / "out"), "could not move the finished files")
     assert contents(tmp_path) == before
 
 
@@ -323,13 +323,13 @@ def _model(folder: Path, manifest: str | None) -> Path:
 @pytest.mark.parametrize("name", VERIFY)
 def test_verify(name, tmp_path):
     make, fragment = VERIFY[name]
-    refused(run_cli("verify", make(tmp_path)), fragment)
+    assert_refused(run_cli("verify", make(tmp_path)), fragment)
 
 
 @pytest.mark.parametrize("argv", [["verify"], ["verify", "a.onnx", "b.onnx"], ["verify", "a.onnx", "--seed", "1"], ["dialects", "a", "b"]])
 def test_arguments_of_the_other_commands(argv):
-    refused(run_cli(*argv), f"see `occport {argv[0]} --help`")
+    assert_refused(run_cli(*argv), f"see `occport {argv[0]} --help`")
 
 
 def test_dialects_of_another_name():
-    refused(run_cli("dialects", "tensorrt"), "dialect 'tensorrt': expected one of dl, standard")
+    assert_refused(run_cli("dialects", "tensorrt"), "dialect 'tensorrt': expected one of dl, standard")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporting import MICRO, ROOT, TINY, refused, run_cli
+from exporting import MICRO, ROOT, TINY, assert_refused, run_cli
 from occport import __version__, cli
 from occport.errors import ConfigError, VerificationFailed
 
@@ -39,7 +39,7 @@ def test_version():
 
 @pytest.mark.parametrize("argv", [["exprot"], ["run", "--config", "a"], ["--fast"], ["--config", "a", "export"]])
 def test_unknown_command(argv):
-    line = refused(run_cli(*argv), "occport --help")
+    line = assert_refused(run_cli(*argv), "occport --help")
     assert "usage:" not in line
 
 

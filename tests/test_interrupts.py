@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from exporting import ROOT, TINY, contents, refused, run_cli
+from exporting import ROOT, TINY, assert_refused, contents, run_cli
 from occport.export import pipeline
 from occport.progress import Progress
 from occport.staging import Terminated
@@ -100,7 +100,7 @@ def test_full_disk(place, older, tmp_path, brisk, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(pipeline, place, full)
-    refused(run_cli("export", "--config", TINY, "--output-dir", out, "--save-io", "bin"), "No space left on device")
+    assert_refused(run_cli("export", "--config", TINY, "--output-dir", out, "--save-io", "bin"), "No space left on device")
     assert contents(out) == before
 
 
@@ -122,7 +122,7 @@ def test_file_that_the_system_cuts(flags, tmp_path, brisk):
     before = folder_as_it_was(out, older=True)
     with largest_file(50_000_000):
         ran = run_cli("export", "--config", TINY, "--output-dir", out, *flags)
-    refused(ran, "File too large")
+    assert_refused(ran, "File too large")
     assert contents(out) == before
 
 
@@ -139,7 +139,7 @@ def test_failure_while_files_are_moved(tmp_path, brisk, monkeypatch):
         return plain(self, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    refused(run_cli("export", "--config", TINY, "--output-dir", out), "could not move the finished files")
+    assert_refused(run_cli("export", "--config", TINY, "--output-dir", out), "could not move the finished files")
     assert moved and contents(out) == before
 
 

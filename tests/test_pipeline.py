@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from exporting import MICRO, TINY, contents, export, refused, run_cli
+from exporting import MICRO, TINY, assert_refused, contents, export, run_cli
 from occport.config import read_config
 from occport.errors import ExportError, FrameError
 from occport.export import follow, pipeline
@@ -299,7 +299,7 @@ def test_frame_that_a_budget_does_not_hold(tmp_path):
     """The user's own rig, not the default one, decides what is enough."""
     frame = frame_folder(tmp_path / "frame")
     ran = run_cli("export", "--config", TINY, "--output-dir", tmp_path / "out", "--frame", frame, "--budget", "64,48,6")
-    refused(ran, "at least 120:2")
+    assert_refused(ran, "at least 120:2")
     assert contents(tmp_path / "out") is None
 
 

@@ -37,7 +37,7 @@ def expected(network: Network, img: np.ndarray, lidar2img: np.ndarray) -> tuple[
     return [scale.numpy() for scale in logits], dropped.numpy()
 
 
-def agrees(subject: Subject, network: Network, img: np.ndarray, lidar2img: np.ndarray) -> dict[str, np.ndarray]:
+def assert_agrees(subject: Subject, network: Network, img: np.ndarray, lidar2img: np.ndarray) -> dict[str, np.ndarray]:
     """ONNX Runtime gives what PyTorch gives, for logits, labels and `dropped`."""
     got = subject.run(img, lidar2img)
     logits, dropped = expected(network, img, lidar2img)
@@ -51,7 +51,7 @@ def agrees(subject: Subject, network: Network, img: np.ndarray, lidar2img: np.nd
 
 
 def test_file_on_the_frame(runtime, tiny_network):
-    got = agrees(runtime, tiny_network, tiny_network.loaded.img, tiny_network.loaded.lidar2img)
+    got = assert_agrees(runtime, tiny_network, tiny_network.loaded.img, tiny_network.loaded.lidar2img)
     labels = [f"labels_scale{scale}" for scale in range(4)]
     assert got.keys() == {*labels, "dropped", *(f"logits_scale{scale}" for scale in range(4))}
     assert got["dropped"].tolist() == [[0, 0, 0]] and got["labels_scale3"].shape == (1, 16, 24, 8)
@@ -61,13 +61,13 @@ def test_file_on_the_frame(runtime, tiny_network):
 @pytest.mark.parametrize("degrees", [-7.0, 1.5, 45.0, 180.0])
 def test_one_file_for_turned_rigs(degrees, runtime, tiny_network):
     matrix = turned(tiny_network.loaded.frame.lidar2img, degrees)[None].astype(np.float32)
-    got = agrees(runtime, tiny_network, other_images(tiny_network, int(degrees) + 100), matrix)
+    got = assert_agrees(runtime, tiny_network, other_images(tiny_network, int(degrees) + 100), matrix)
     assert got["dropped"].tolist() == [[0, 0, 0]]
 
 
 def test_one_file_for_every_camera_facing_one_way(runtime, tiny_network):
     one = np.repeat(tiny_network.loaded.lidar2img[:, :1], 4, axis=1)
-    got = agrees(runtime, tiny_network, tiny_network.loaded.img, one)
+    got = assert_agrees(runtime, tiny_network, tiny_network.loaded.img, one)
     assert (got["dropped"] > 0).all()  # four cameras on one voxel, with room for three
 
 
@@ -75,10 +75,10 @@ def test_one_file_for_a_blind_camera_and_for_a_blind_rig(runtime, tiny_network):
     blind = np.array([[80.0, 0, 48, 0], [0, 80.0, 30, 0], [0, 0, 1, -100], [0, 0, 0, 1]], np.float32)
     matrix = tiny_network.loaded.lidar2img.copy()
     matrix[0, 2] = blind
-    agrees(runtime, tiny_network, tiny_network.loaded.img, matrix)
+    assert_agrees(runtime, tiny_network, tiny_network.loaded.img, matrix)
     img = tiny_network.loaded.img
     all_blind = np.repeat(blind[None, None], 4, axis=1)
-    got = agrees(runtime, tiny_network, img, all_blind)
+    got = assert_agrees(runtime, tiny_network, img, all_blind)
     again = runtime.run(other_images(tiny_network, 5), all_blind)
     scales = [f"logits_scale{scale}" for scale in range(3)]
     assert all(np.array_equal(got[name], again[name]) for name in scales)  # nothing is seen: the images have no part in it
@@ -91,7 +91,7 @@ def test_depth_zero_and_numbers_that_overflow_leave_no_nan(runtime, tiny_network
     matrix[0, 0, :3, 3] = -matrix[0, 0, :3, :3] @ centre
     matrix[0, 1] *= 1e33
     matrix[0, 2, 0] = 3e38
-    got = agrees(runtime, tiny_network, tiny_network.loaded.img, matrix)
+    got = assert_agrees(runtime, tiny_network, tiny_network.loaded.img, matrix)
     assert all(np.isfinite(array).all() for array in got.values())
     empty = runtime.hits(matrix)
     assert all((array >= 0).all() for array in empty.values())
@@ -113,14 +113,14 @@ def test_slots_of_a_blind_camera_are_empty(runtime, tiny_network):
 def test_files_of_other_forms_follow_too(kind, request, tiny_network):
     subject = subject_of(request.getfixturevalue(kind))
     matrix = turned(tiny_network.loaded.frame.lidar2img, 30.0)[None].astype(np.float32)
-    agrees(subject, tiny_network, other_images(tiny_network, 7), matrix)
+    assert_agrees(subject, tiny_network, other_images(tiny_network, 7), matrix)
 
 
 def test_tables_and_geometry_follow(tables_export, tiny_network):
     subject = subject_of(tables_export)
     for name, rig in rigs(tiny_network.loaded.frame.lidar2img, (64, 96)):
         matrix = rig[None].astype(np.float32)
-        got = agrees(subject, tiny_network, other_images(tiny_network, 8), matrix)
+        got = assert_agrees(subject, tiny_network, other_images(tiny_network, 8), matrix)
         assert "dropped" in got, name
     tables = subject.tables(tiny_network.loaded.lidar2img)
     want, _ = tiny_network.model.tables(torch.from_numpy(tiny_network.loaded.lidar2img), (64, 96), tiny_network.spec.budgets)

@@ -231,7 +231,7 @@ RUNTIME: dict[str, Case] = {
 }
 
 
-def judged(good: Exported, name: str, case: Case, network) -> list[str]:
+def assert_judged(good: Exported, name: str, case: Case, network) -> list[str]:
     path = spoilt(good, name, lambda proto: case.edit(proto, good.model.parent))
     found = failures(good, path, network)
     named = [line for line in found if line.startswith(case.check)]
@@ -246,7 +246,7 @@ def test_good_file_passes(runtime_export, tiny_network):
 
 @pytest.mark.parametrize("name", RUNTIME)
 def test_one_change_in_a_runtime_file_is_found(name, runtime_export, tiny_network):
-    judged(runtime_export, name, RUNTIME[name], tiny_network)
+    assert_judged(runtime_export, name, RUNTIME[name], tiny_network)
 
 
 def test_changed_file_fails_on_its_hash(runtime_export, tmp_path, monkeypatch):
@@ -339,7 +339,7 @@ FIXED = {
 
 @pytest.mark.parametrize("name", FIXED)
 def test_one_change_in_a_fixed_file_is_found(name, fixed_export, tiny_network):
-    judged(fixed_export, name, FIXED[name], tiny_network)
+    assert_judged(fixed_export, name, FIXED[name], tiny_network)
 
 
 def functions_removed(proto: onnx.ModelProto, folder: Path) -> None:
@@ -362,7 +362,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_one_change_in_a_file_with_functions_is_found(name, functions_export, tiny_network):
-    judged(functions_export, name, FUNCTIONS[name], tiny_network)
+    assert_judged(functions_export, name, FUNCTIONS[name], tiny_network)
 
 
 def custom_node_added(proto: onnx.ModelProto, folder: Path) -> None:
@@ -380,7 +380,7 @@ STANDARD = {
 
 @pytest.mark.parametrize("name", STANDARD)
 def test_one_change_in_a_standard_file_is_found(name, standard_export, tiny_network):
-    judged(standard_export, name, STANDARD[name], tiny_network)
+    assert_judged(standard_export, name, STANDARD[name], tiny_network)
 
 
 def test_spoilt_geometry_file_is_found(tables_export, tmp_path, tiny_network):
@@ -422,4 +422,4 @@ def geometry_failures(good: Exported, proto: onnx.ModelProto, folder: Path, netw
 
 def test_main_file_of_tables_is_held_to_the_network(tables_export, tiny_network):
     case = Case(set_values("img_backbone_layer4_0_conv1_weight", (3, 5, 0, 0), lambda x: x + 5), VALUES)
-    judged(tables_export, "weight", case, tiny_network)
+    assert_judged(tables_export, "weight", case, tiny_network)
