@@ -318,3 +318,10 @@ def test_config_of_another_size_keeps_its_pixels(tmp_path):
     spec = make_spec(Request(config=config), loaded)
     assert spec.image_hw == (96, 160) and spec.config.image.size == (70, 130)
     assert read_config(MICRO).image.size == (126, 224)
+
+
+def test_weights_of_both_files_of_tables_are_named_and_hashed(tmp_path, quick):
+    made = export(tmp_path, "--calibration", "tables", "--external-data")
+    assert made.manifest["files"].keys() == {"model", "geometry", "data", "geometry data"}
+    on_disk = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert on_disk == {entry["file"] for entry in made.manifest["files"].values()} | {made.model.with_suffix(".json").name}

@@ -5,6 +5,7 @@ Nothing appears in the output folder unless every check has passed.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -234,8 +235,8 @@ def write_graphs(
         graph.metadata_props.update({f"occport.{key}": text for key, text in notes.items()})
         paths[role] = folder / (f"{stem}.onnx" if role == "model" else f"{stem}.{role}.onnx")
         write_model(graph, paths[role], external_data=external_data)
-    data = folder / f"{stem}.onnx.data"
-    return {**paths, "data": data} if data.exists() else paths
+    data = {"data": folder / f"{stem}.onnx.data", "geometry data": folder / f"{stem}.geometry.onnx.data"}
+    return paths | {role: path for role, path in data.items() if path.exists()}
 
 
 def verify(subject: Subject, model: SurroundOcc, loaded: Loaded, report: Report, progress: Progress) -> Sample | None:
@@ -263,14 +264,14 @@ def verify(subject: Subject, model: SurroundOcc, loaded: Loaded, report: Report,
         if is_small(spec):
             _check_others(subject, model, loaded.lidar2img, report)
         else:
-            with tempfile.TemporaryDirectory(prefix=".micro-", dir=subject.main.parent) as folder:
+            place = subject.main.parent if os.access(subject.main.parent, os.W_OK) else None  # else the system's own
+            with tempfile.TemporaryDirectory(prefix=".micro-", dir=place) as folder:
                 small = micro_spec(spec)
                 sizes = f"images of {small.config.image.size}, {small.config.occ_size} voxels"
                 progress.say(f"other rigs and images run on the same network, weights and settings at micro sizes: {sizes}")
                 network = micro_model(model, small)
                 rig = load_input(small.config, None).lidar2img
-                weights = Weights(None, None, "")
-                files = write_graphs(network, small, rig, Path(folder), "micro", weights)
+                files = write_graphs(network, small, rig, Path(folder), "micro", Weights(None, None, ""))
                 report.where = "micro sizes"
                 micro = Subject(small, files["model"], files.get("geometry"))
                 _check_others(micro, network, rig, report)
