@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 CONFIG ?= projects/configs/surroundocc/surroundocc.py
+MODEL ?= out/surroundocc_UNTRAINED_dl_opset11_runtime.onnx
 
 .PHONY: help setup export test test-full lint bench clean
 
@@ -40,6 +41,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python bench/export.py
+	$(BIN)/python bench/standard_forms.py
+	test -f $(MODEL) || $(MAKE) export
+	$(BIN)/python bench/graph_tools.py $(MODEL)
 
 clean:
 	rm -rf $(VENV) out build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})  # for `request.getfixturevalue`
         used = {*getattr(item, "fixturenames", ()), *map(str, parameters.values())}
+        if item.get_closest_marker("xdist_group"):
+            continue
         group = next((group for name, group in GROUPS.items() if name in used), None)
         if group is not None:
             item.add_marker(pytest.mark.xdist_group(group))

@@ -83,12 +83,16 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "opset too low": (["--opset", "10"], "--opset: expected 11 to 22, got 10"),
     "opset too high": (["--opset", "23"], "--opset: expected 11 to 22, got 23"),
     "functions at 11": (["--opset", "11", "--functions"], "--functions: expected an opset from 16 on"),
-    "standard at 11": (["--opset", "11", "--dialect", "standard"], "--dialect standard --opset 11: expected an opset from 16 on"),
+    "gridsample at 11": (["--opset", "11", "--dialect", "standard", "--msda", "gridsample"], "--msda gridsample: expected an opset"),
+    "deformconv at 18": (["--opset", "18", "--dialect", "standard", "--dcn", "deformconv"], "--dcn deformconv: expected an opset from 19"),
+    "arithmetic beside nodes": (["--msda", "gather"], "--msda gather: expected a file that holds arithmetic"),
+    "functions in the empty domain": (["--dialect", "tensorrt", "--functions"], "expected a dialect whose nodes have a domain"),
     "standard with functions": (["--dialect", "standard", "--functions"], "leave --functions out"),
     "standard with a setting": (["--dialect", "standard", "--dcn-bias", "add"], "dialect standard: expected no operator settings"),
     "standard with an operator name": (["--dialect", "standard", "--op-name", "dcn=A::B"], "no operator settings"),
-    "unknown dialect": (["--dialect", "tensorrt"], "dialect 'tensorrt': expected one of dl, standard"),
-    "dialect as a path": (["--dialect", "../dialects/dl"], "expected one of dl, standard"),
+    "unknown dialect": (["--dialect", "tensorrt9"], "dialect 'tensorrt9': expected one of ascend, "),
+    "dialect as a path": (["--dialect", "../dialects/dl"], "or a .toml file; choose with --dialect"),
+    "dialect file that is not there": (["--dialect", "my.toml"], "dialect file my.toml: expected a TOML file, got No such file"),
     "budget words": (["--budget", "many"], "--budget: expected slots[:cameras] of each level"),
     "budget half": (["--budget", "192:3,48:,6:3"], "--budget"),
     "budget negative": (["--budget=-1,2,3"], "--budget"),
@@ -332,4 +336,4 @@ def test_arguments_of_the_other_commands(argv):
 
 
 def test_dialects_of_another_name():
-    assert_refused(run_cli("dialects", "tensorrt"), "dialect 'tensorrt': expected one of dl, standard")
+    assert_refused(run_cli("dialects", "tensorrt9"), "dialect 'tensorrt9': expected one of ascend, ")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from exporting import TINY, run_cli
+from exporting import TINY, assert_refused, run_cli
 from occport.commands import export as command
 from occport.errors import ExportError
 from occport.export import pipeline
-from occport.export.pipeline import Request
-from occport.graph.dialect import Settings
+from occport.export.request import Request
+from occport.graph import dialect
+from occport.graph.settings import Settings
 
 
 class Reached(Exception):
@@ -46,6 +47,8 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--dialect", "standard"], "dialect", "standard"),
     (["--opset", "17"], "opset", 17),
     (["--functions"], "functions", True),
+    (["--msda", "gather"], "msda", "gather"),
+    (["--dcn", "deformconv"], "dcn", "deformconv"),
     (["--outputs", "logits"], "outputs", "logits"),
     (["--levels", "finest"], "levels", "finest"),
     (["--label-dtype", "int32"], "label_dtype", "int32"),
@@ -99,7 +102,8 @@ def test_budgets_may_have_spaces():
 
 def test_dialects_are_listed():
     ran = run_cli("dialects")
-    assert ran.status == 0 and [line.split()[0] for line in ran.out.splitlines()] == ["dl", "standard"]
+    assert ran.status == 0 and [line.split()[0] for line in ran.out.splitlines()[1:]] == dialect.names()
+    assert "DL::MultiScaleDeformableAttnFunction" in ran.out and "MultiscaleDeformableAttnPlugin_TRT" in ran.out
 
 
 def test_contract_in_full():
@@ -112,7 +116,25 @@ def test_contract_in_full():
 
 def test_standard_dialect_has_no_contract():
     ran = run_cli("dialects", "standard")
-    assert ran.status == 0 and "::" not in ran.out and "input" not in ran.out
+    assert ran.status == 0 and "::" not in ran.out and "  input " not in ran.out
+
+
+@pytest.mark.parametrize("name", dialect.names())
+def test_every_contract_is_printed_in_full(name):
+    ran, made = run_cli("dialects", name), dialect.load(name)
+    assert ran.status == 0 and made.checked_against in ran.out
+    for contract in filter(None, (made.msda, made.dcn)):
+        assert contract.title in ran.out
+        assert all(f" {port.name} " in ran.out for port in contract.inputs)
+        assert all(f" {attribute.name} " in ran.out for attribute in contract.attributes)
+        assert all(f"limit      {limit.size}: {limit.describe()}" in ran.out for limit in contract.limits)
+
+
+def test_a_dialect_file_is_printed_too(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "dl"\n[msda]\nop_type = "Attend"\n', encoding="utf-8")
+    assert "DL::Attend" in run_cli("dialects", str(path)).out
+    assert_refused(run_cli("dialects", "no.toml"), "dialect file no.toml: expected a TOML file, got No such file")
 
 
 def test_export_tells_files_nodes_and_checks(runtime_export):

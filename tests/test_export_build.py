@@ -20,11 +20,15 @@ from occport.export.report import Report
 from occport.export.spec import Spec
 from occport.export.subject import Subject
 from occport.export.verify import check_file
-from occport.graph.dialect import Settings
+from occport.graph import dialect as dialects
 from occport.graph.model_file import write_model
+from occport.graph.settings import Settings, with_settings
 
 ATTENTION, DCN = "MultiScaleDeformableAttnFunction", "ModulatedDeformConv2d"
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+DL = dialects.load("dl")
 
 
 class Built:
@@ -135,7 +139,7 @@ def test_scalars_of_the_attention_nodes(plain):
     ],
 )
 def test_scalar_settings(settings, dtype, rank, place, built):
-    model = built(settings=settings)
+    model = built(dialect=with_settings(DL, settings))
     constants = {node.output[0] for node in model.nodes("Constant")}
     for node in model.nodes(ATTENTION):
         for name in node.input[-3:]:
@@ -144,25 +148,25 @@ def test_scalar_settings(settings, dtype, rank, place, built):
 
 
 def test_num_embed_of_one_head(built):
-    model = built(settings=Settings(num_embed="head"))
+    model = built(dialect=with_settings(DL, Settings(num_embed="head")))
     assert [numpy_helper.to_array(model.constant(node.input[-1])).item() for node in model.nodes(ATTENTION)] == [2, 2, 4, 4]
 
 
 def test_shapes_dtype(built):
-    model = built(settings=Settings(shapes_dtype="int32"))
+    model = built(dialect=with_settings(DL, Settings(shapes_dtype="int32")))
     for node in model.nodes(ATTENTION):
         assert [model.constant(name).data_type for name in node.input[1:3]] == [onnx.TensorProto.INT32] * 2
 
 
 def test_im2col_step(built):
-    model = built(settings=Settings(im2col_step=8))
+    model = built(dialect=with_settings(DL, Settings(im2col_step=8)))
     steps = [item.i for node in model.nodes(ATTENTION) for item in node.attribute if item.name == "im2col_step"]
     assert steps == [8] * 4
 
 
 @pytest.mark.parametrize(("bias", "follows", "inputs"), [("batchnorm", "BatchNormalization", 4), ("add", "Add", 4), ("input", "Relu", 5)])
 def test_dcn_bias(bias, follows, inputs, built):
-    model = built(settings=Settings(dcn_bias=bias))
+    model = built(dialect=with_settings(DL, Settings(dcn_bias=bias)))
     for node in model.nodes(DCN):
         assert len(node.input) == inputs
         (reader,) = [other for other in model.proto.graph.node if node.output[0] in other.input]
@@ -170,7 +174,7 @@ def test_dcn_bias(bias, follows, inputs, built):
 
 
 def test_operator_names(built):
-    model = built(settings=Settings(op_names=(("dcn", "A::Conv"), ("msda", "B::Attention"))))
+    model = built(dialect=with_settings(DL, Settings(op_names=(("dcn", "A::Conv"), ("msda", "B::Attention")))))
     kinds = Counter((node.domain, node.op_type) for node in model.proto.graph.node if node.domain)
     assert kinds == {("A", "Conv"): 3, ("B", "Attention"): 4}
     assert {entry.domain for entry in model.proto.opset_import} == {"", "A", "B"}
@@ -215,7 +219,7 @@ def test_without_dropped_nothing_of_its_count_is_left(plain, built):
                                         ("standard", 19, False), ("standard", 22, False)],
 )  # fmt: skip
 def test_opsets(dialect, opset, functions, built):
-    model = built(dialect=dialect, opset=opset, functions=functions)
+    model = built(dialect=dialects.load(dialect), opset=opset, functions=functions)
     assert {entry.domain: entry.version for entry in model.proto.opset_import}[""] == opset
     assert bool(model.proto.functions) is functions
     custom = {node.domain for node in model.proto.graph.node} - {""}

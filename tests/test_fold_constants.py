@@ -62,6 +62,23 @@ def test_each_operator_gives_the_numbers_of_onnx_runtime(case):
     np.testing.assert_array_equal(run(model, {})[0], want)
 
 
+@pytest.mark.parametrize("operator", ["Squeeze", "Unsqueeze"])
+def test_axes_were_an_attribute_before_opset_13(operator):
+    model = graph([node(operator, ["t"], "r", axes=[0, -1]), node("Identity", ["r"], "y")], {}, ["y"], {"t": random(1, 2, 1)}, opset=12)
+    want = run(model, {})[0]
+    assert fold_constants(model) == 1
+    np.testing.assert_array_equal(run(model, {})[0], want)
+
+
+def test_a_slice_without_axes_is_of_the_first():
+    model = graph(
+        [node("Slice", ["t", "a", "b"], "r"), node("Identity", ["r"], "y")], {}, ["y"], {"t": T, "a": int64(1, 0), "b": int64(2, 1)}
+    )
+    want = run(model, {})[0]
+    assert fold_constants(model) == 1
+    np.testing.assert_array_equal(run(model, {})[0], want)
+
+
 @settings(deadline=None, max_examples=20)
 @given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=4), data=st.data())
 def test_any_reshape_transpose_gather_chain(shape, data):

@@ -10,8 +10,9 @@ import pytest
 
 from exporting import MICRO, export
 from occport.config import read_config
-from occport.export.pipeline import Request, file_name, load_input, load_model, make_spec, write_graphs
+from occport.export.pipeline import load_model, write_graphs
 from occport.export.report import Report
+from occport.export.request import Request, file_name, load_input, make_spec
 from occport.export.subject import Subject
 from occport.export.verify import check_file
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from occport.graph import dialect as dialects
+
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "occport"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
@@ -26,7 +28,8 @@ MAY_IMPORT = {
     "frames": {"leaves", "config"},
     "graph": {"leaves", "config"},
     "export": {"leaves", "config", "ops", "model", "weights", "frames", "graph"},
-    "commands": {"leaves", "config", "graph", "export"},
+    "kit": {"leaves", "config", "frames", "graph", "export"},
+    "commands": {"leaves", "config", "graph", "export", "kit"},
     "cli": {"leaves"},  # and the commands, by name
     "__main__": {"cli"},
     "occport": set(),  # `occport/__init__.py`, but for type checkers
@@ -34,8 +37,8 @@ MAY_IMPORT = {
 # package → rooms that may import it; anywhere else it is an error
 RESTRICTED = {
     "torch": {"ops", "model", "weights", "export"},
-    "onnx": {"graph", "export", "leaves"},
-    "onnx_ir": {"graph", "export"},
+    "onnx": {"graph", "export", "leaves", "kit"},
+    "onnx_ir": {"graph", "export", "kit"},
 }
 IN_ONE_FILE = ("PIL", "rich", "safetensors", "onnxruntime", "onnxscript")
 MAX_LINES = {"file": 300, "function": 60}
@@ -141,6 +144,26 @@ def test_the_network_knows_no_vendor(file: str):
     for number, line in enumerate((SOURCE / file).read_text().splitlines(), 1):
         found = VENDORS.search(line)
         assert not found, f"{file}:{number}: {line.strip()}"
+
+
+def _operators(dialect: dialects.Dialect) -> list[str]:
+    return [each for contract in (dialect.msda, dialect.dcn) for each in (contract.domain, contract.op_type) if each]
+
+
+NAMES = {each for name in dialects.names() if name != "standard" for each in (name, *_operators(dialects.load(name)))}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_vendors_name_stands_in_code(file: str):
+    """Names of dialects, their domains and operators are data: in `dialects/*.toml`, never in a string of the code."""
+    texts = set()
+    for node in ast.walk(tree(file)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            texts.add(id(node.body[0].value))
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
+            words = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", node.value)) - ({"mmcv"} if room_of(module_of(file)) == "weights" else set())
+            assert not words & NAMES, f"{file}:{node.lineno}: {node.value!r}"
 
 
 @pytest.mark.parametrize("file", FILES)

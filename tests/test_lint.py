@@ -13,18 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from occport.config import read_config
 from occport.graph import dialect
-from occport.graph.dialect import Settings, with_settings
-from occport.graph.lint import (
-    Expected,
-    ExpectedAttention,
-    Facts,
-    check_contract,
-    check_old_operators,
-    check_structure,
-    expected_nodes,
-    unreachable_inputs,
-)
+from occport.graph.lint.facts import Facts
+from occport.graph.lint.network import Expected, ExpectedAttention, check_contract, expected_nodes
+from occport.graph.lint.structure import check_old_operators, check_structure
+from occport.graph.lint.wiring import unreachable_inputs
 from occport.graph.rewrite import to_dialect
+from occport.graph.settings import Settings, with_settings
 from small_graphs import A, D, H, K, M, P, V, W, network
 
 DL = dialect.load("dl")
@@ -175,24 +169,27 @@ def test_a_number_of_another_type(proto):
 
 
 def test_deform_groups_come_from_the_config(proto):
-    assert check(proto, expected=Expected((SIZES, SIZES), 1, 2)) == ["conv: attribute deform_groups: expected int 2, got int 1"]
+    assert check(proto, expected=Expected((SIZES, SIZES), 1, 2)) == [
+        "conv: attribute deform_groups: expected int 2, got int 1",
+        "conv: sizes of the ports: expected sizes that fit together, got G*T*2 = 36 elsewhere, 18 here; G*T = 18 elsewhere, 9 here",
+    ]
 
 
 def test_input_counts(proto):
     last = found(proto, "a_msda").input.pop()
-    assert check(proto) == ["a_msda: expected 8 to 8 inputs, got 7"]
+    assert check(proto) == ["a_msda: inputs: expected 8, got 7"]
     found(proto, "a_msda").input.extend([last, last])
-    assert check(proto) == ["a_msda: expected 8 to 8 inputs, got 9"]
+    assert check(proto) == ["a_msda: inputs: expected 8, got 9"]
 
 
 def test_bias_of_the_convolution(proto):
     conv = found(proto, "conv")
-    assert check(proto, with_settings(DL, Settings(dcn_bias="input"))) == ["conv: expected 5 inputs, got 4"]
+    assert check(proto, with_settings(DL, Settings(dcn_bias="input"))) == ["conv: inputs: expected 5, got 4"]
     conv.input.append("beta")
-    assert check(proto) == ["conv: expected 4 inputs, got 5"]
+    assert check(proto) == ["conv: inputs: expected 4, got 5"]
     assert check(proto, with_settings(DL, Settings(dcn_bias="input"))) == []
     del conv.input[3:]
-    assert check(proto)[0] == "conv: expected 4 to 5 inputs, got 3"
+    assert check(proto)[0] == "conv: inputs: expected 4 to 5, got 3"
 
 
 def test_inputs_in_another_order(proto):

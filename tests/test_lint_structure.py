@@ -9,7 +9,9 @@ import pytest
 from onnx import helper
 
 from occport.graph import dialect
-from occport.graph.lint import census, check_old_operators, check_structure, signatures, unreachable_inputs
+from occport.graph.lint.census import census, signatures
+from occport.graph.lint.structure import check_old_operators, check_structure
+from occport.graph.lint.wiring import unreachable_inputs
 from occport.graph.rewrite import to_dialect
 from small_graphs import graph, network, node, random
 

@@ -15,7 +15,7 @@ from exporting import MICRO, TINY, assert_refused, contents, export, run_cli
 from occport.config import read_config
 from occport.errors import ExportError, FrameError
 from occport.export import follow, pipeline
-from occport.export.pipeline import Request, file_name, load_input, make_spec
+from occport.export.request import Request, file_name, load_input, make_spec
 from occport.export.spec import from_json
 from occport.export.subject import Subject
 from occport.export.trace import Outputs
@@ -85,7 +85,7 @@ def test_warning_about_a_blind_camera_is_told(tiny_network):
     pipeline._say_choices(tiny_network.spec, replace(tiny_network.loaded, blind=("CAM_3",)), lines.append)
     assert "warning: no voxel is seen by CAM_3" in lines
     assert "budgets (slots:cameras, fine to coarse): 192:3, 48:3, 6:3" in lines
-    assert sum(line.startswith("guess: ") and "(change with --" in line for line in lines) == len(tiny_network.spec.target().guesses)
+    assert sum(line.startswith("guess: ") and "(change with --" in line for line in lines) == len(tiny_network.spec.dialect.guesses)
 
 
 OUTPUTS = [

@@ -32,12 +32,14 @@ from occport.graph import dialect as dialects
 pytestmark = pytest.mark.xdist_group("readme")
 
 README, CHINESE, BRING_UP = ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs/bring-up.md"
-DOCUMENTS = [README, CHINESE, BRING_UP, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-READERS = DOCUMENTS[:3]  # what users read
+CHIPS, OPERATORS = ROOT / "docs/chips.md", ROOT / "docs/operators.md"
+DOCUMENTS = [README, CHINESE, BRING_UP, CHIPS, OPERATORS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+READERS = DOCUMENTS[:3]  # what users read from the top; the commands of the other two have tests of their own
 RESULTS = ROOT / "bench/results/export.json"
 TOKEN = "ca9a282c9e77460f8360f564131a8af5"  # the name of the frame in the README's output
 TINY_HW = (60, 96)  # of tiny.py's images, before padding
-FOREIGN_FLAGS = {"--strict"}  # mypy's
+FOREIGN_FLAGS = {"--strict", "--model"}  # mypy's, and those of the reader's compiler
+MADE = ("out/", "my/", "probes/", "vectors/", "test_data_set_0/", "npy/", "raw/", "CASE/")  # folders that the reader or a command makes
 FIGURES = (  # the rows of the README's table, in order: row of the results, cell
     ("dl opset 11", "{0[trace to file s]:.0f} s, {0[trace peak GiB]:.1f} GiB"),
     ("dl opset 11", "{0[nodes]:,}"),
@@ -116,7 +118,7 @@ def test_links(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_named_files_exist(document):
     for name in re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", document.read_text()):
-        if not name.startswith(("out/", "my/")):
+        if not name.startswith(MADE):
             assert (ROOT / name).exists() or (ROOT / "src/occport" / name).exists(), name
 
 
@@ -136,7 +138,7 @@ def test_flags_exist(document):
 
 
 def test_every_flag_is_told():
-    told = set.union(*(flags_of(document.read_text()) for document in (README, BRING_UP)))
+    told = set.union(*(flags_of(document.read_text()) for document in (README, BRING_UP, CHIPS)))
     assert known_flags() - {"--help"} <= told
 
 
@@ -211,7 +213,7 @@ class Desk:
         word = word.replace("nuscenes_infos_val.pkl", "infos.pkl")
         if word.startswith("my/"):
             return str(self.folder / word.removeprefix("my/"))
-        if word.startswith("out/") and word.endswith(".onnx"):
+        if word.startswith("out/"):
             return str(self.folder / word.replace("surroundocc", "tiny", 1))
         return word
 
@@ -226,7 +228,7 @@ class Desk:
         if program.endswith("export.py") or rest[0] == "export":
             if "--output-dir" in rest:
                 del rest[(place := rest.index("--output-dir")) : place + 2]
-            rest += ["--output-dir", str(self.folder / "out")]
+            rest += ["--output-dir", str(self.folder / ("out" if whole else "others"))]  # the others may have the same name
         key = shlex.join([program, *rest])
         if key not in self._ran:
             with pytest.MonkeyPatch.context() as patch:

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from lowering_model import unread, untyped
 from occport.errors import ExportError
 from occport.graph import canonical, dialect
-from occport.graph.dialect import Settings, with_settings
-from occport.graph.lint import Expected, ExpectedAttention, check_contract, check_old_operators, check_structure
+from occport.graph.lint.network import Expected, ExpectedAttention, check_contract
+from occport.graph.lint.structure import check_old_operators, check_structure
 from occport.graph.opset import ir_version_for
 from occport.graph.rewrite import check_target, check_types, to_dialect
+from occport.graph.settings import Settings, with_settings
 from occport.ops import deform_conv as dcn_op
 from occport.ops import msda
 from small_graphs import A, C, D, H, K, M, P, W, constant_of, network, operators, run, with_bodies
@@ -129,8 +130,8 @@ REFUSED = [
     ),
     (STANDARD, 20, True, "--functions: expected a dialect with custom nodes, got standard, which has none; leave --functions out"),
     (
-        STANDARD, 15, False, "--dialect standard --opset 15: expected an opset from 16 on, where GridSample is standard, got 15; "
-        "raise --opset, or take a dialect with custom nodes",
+        dialect.load("tensorrt"), 17, True, "--functions: expected a dialect whose nodes have a domain, got tensorrt: no body can stand in "
+        "ONNX's own; leave --functions out: verification runs a twin of the file in memory",
     ),
 ]  # fmt: skip
 

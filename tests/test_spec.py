@@ -15,7 +15,9 @@ from occport.config import read_config
 from occport.errors import ExportError, ModelFileError
 from occport.export.spec import CALIBRATIONS, Spec, check_renames, from_json, to_json
 from occport.export.trace import Outputs
-from occport.graph.dialect import Settings
+from occport.graph import dialect as dialects
+from occport.graph.functions import Arithmetics
+from occport.graph.settings import Settings, with_settings
 from occport.model.projection import Budget
 
 CONFIGS = [read_config(TINY), read_config(MICRO), read_config(MICRO.with_name("surroundocc_nosemantic.py"))]
@@ -25,30 +27,36 @@ def plain(calibration: str = "runtime") -> Spec:
     """The spec of a plain export of the tiny network."""
     budgets = (Budget(192, 3), Budget(48, 3), Budget(6, 3))
     outputs = Outputs("labels", (0, 1, 2, 3))
-    return Spec(CONFIGS[0], (64, 96), budgets, calibration, "dl", Settings(), 11, False, outputs)
+    return Spec(CONFIGS[0], (64, 96), budgets, calibration, dialects.load("dl"), 11, False, outputs)
 
 
-SETTINGS = st.builds(
-    Settings,
-    op_names=st.lists(st.tuples(st.sampled_from(["dcn", "msda"]), st.sampled_from(["A::B", "C::D"])), max_size=2).map(tuple),
-    scalar_rank=st.sampled_from([None, 0, 1]),
-    scalar_dtype=st.sampled_from([None, "int64", "int32"]),
-    scalar_place=st.sampled_from([None, "constant", "initializer"]),
-    num_embed=st.sampled_from([None, "all", "head"]),
-    shapes_dtype=st.sampled_from([None, "int64", "int32"]),
-    im2col_step=st.none() | st.integers(1, 1 << 40),
-    dcn_bias=st.sampled_from([None, "batchnorm", "add", "input"]),
-)
+def targets() -> st.SearchStrategy[dict]:
+    """Dialect, opset, functions and arithmetic that go together."""
+    changed = st.builds(
+        Settings,
+        op_names=st.lists(st.tuples(st.sampled_from(["dcn", "msda"]), st.sampled_from(["A::B", "C::D"])), max_size=1).map(tuple),
+        scalar_rank=st.sampled_from([None, 0, 1]),
+        scalar_dtype=st.sampled_from([None, "int64", "int32"]),
+        scalar_place=st.sampled_from([None, "constant", "initializer"]),
+        num_embed=st.sampled_from([None, "all", "head"]),
+        im2col_step=st.none() | st.integers(1, 1 << 40),
+        dcn_bias=st.sampled_from([None, "batchnorm", "add", "input"]),
+    )
+    plain = st.tuples(st.sampled_from(dialects.names()).map(dialects.load), st.integers(11, 22), st.just(False), st.just(Arithmetics()))
+    bodies = st.tuples(
+        changed.map(lambda chosen: with_settings(dialects.load("dl"), chosen)), st.integers(16, 22), st.just(True),
+        st.builds(Arithmetics, st.sampled_from(["", "gather", "gridsample"]), st.sampled_from(["", "gather"])),
+    )  # fmt: skip
+    return plain | bodies
+
+
 SPECS = st.builds(
-    Spec,
+    lambda target, **others: Spec(dialect=target[0], opset=target[1], functions=target[2], arithmetics=target[3], **others),
+    targets(),
     config=st.sampled_from(CONFIGS),
     image_hw=st.tuples(st.integers(32, 2000), st.integers(32, 2000)),
     budgets=st.tuples(*[st.builds(Budget, st.integers(1, 80000), st.integers(1, 8))] * 3),
     calibration=st.sampled_from(CALIBRATIONS),
-    dialect=st.sampled_from(["dl", "standard"]),
-    settings=SETTINGS,
-    opset=st.integers(11, 22),
-    functions=st.booleans(),
     outputs=st.builds(
         Outputs,
         kind=st.sampled_from(["labels", "logits", "probabilities"]),
@@ -86,7 +94,8 @@ def test_missing_field_is_refused(field):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("settings", {"speed": 1}), ("settings", None), ("outputs", {}), ("budgets", [{"slots": 1}]), ("image_hw", [1]), ("renames", [["a"]]),
+    [("dialect", {"speed": 1}), ("dialect", None), ("arithmetics", {"x": 1}), ("functions", True), ("opset", 10), ("outputs", {}),
+     ("budgets", [{"slots": 1}]), ("image_hw", [1]), ("renames", [["a"]]),
      ("calibration", "sometimes"), ("calibration", None)],
 )  # fmt: skip
 def test_field_of_another_kind_is_refused(field, value):
@@ -155,10 +164,3 @@ def test_renames_are_of_what_is_there():
     for calibration, renames in wrong:
         with pytest.raises(ExportError, match="--rename"):
             check_renames(replace(plain(calibration), renames=renames))
-
-
-def test_impossible_combination_is_refused():
-    with pytest.raises(ExportError, match="expected an opset from 16 on"):
-        replace(plain(), functions=True).target()
-    with pytest.raises(ExportError, match="expected no operator settings"):
-        replace(plain(), dialect="standard", opset=20, settings=Settings(dcn_bias="add")).target()

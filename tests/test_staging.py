@@ -99,7 +99,7 @@ def test_half_made_folders_go_again(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(staging.tempfile, "mkdtemp", lambda prefix, dir: refuse(prefix=prefix, dir=dir))
-    with pytest.raises(ExportError, match="got Permission denied; choose another with --output-dir"):
+    with pytest.raises(ExportError, match="got Permission denied; choose another folder"):
         Staging(tmp_path / "a" / "b").__enter__()
     assert state(tmp_path) == {}
 

@@ -34,6 +34,11 @@ VERBS = {
     "export": Verb("export", "make a verified ONNX file from a config and a checkpoint"),
     "verify": Verb("verify", "check an exported file again"),
     "dialects": Verb("dialects", "list the dialects, or print one in full"),
+    "lint": Verb("lint", "hold an ONNX file against a dialect's contract"),
+    "retarget": Verb("retarget", "rewrite an ONNX file from one dialect into another"),
+    "probe": Verb("probe", "find out what an unknown compiler takes"),
+    "vectors": Verb("vectors", "write conformance vectors of the custom nodes for kernel authors"),
+    "grade": Verb("grade", "judge what a kernel returned, and name its bug"),
 }
 INTERRUPTED = 130
 

@@ -52,7 +52,7 @@ class Staging:
             self._clean()
             raise ExportError(
                 f"output folder {self.folder}", expected="a folder that can be written to", got=error.strerror or str(error),
-                fix="choose another with --output-dir",
+                fix="choose another folder",
             ) from error
         except BaseException:
             self._clean()

@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_argument_group("the form of the file")
     form.add_argument(
         "--calibration",
-        default="runtime",
         choices=("runtime", "tables", "fixed"),
         help="input of the graph, tables made on the host, or constants (default: runtime)",
     )
@@ -42,12 +41,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S[:C],S[:C],S[:C]",
         help="slots[:cameras] of each level, fine to coarse (default: from the rig, turned, + 10 %%)",
     )
-    form.add_argument("--dialect", default="dl", help="dl or standard (default: dl); `occport dialects` lists them")
+    form.add_argument(
+        "--dialect", metavar="NAME|FILE.toml", help="default: the bring-up document's; `occport dialects` lists them"
+    )
     form.add_argument("--opset", type=int, help="11 to 22 (default: the dialect's)")
     form.add_argument(
         "--functions",
         action="store_true",
         help="put the custom nodes' bodies into the file, so that stock ONNX Runtime runs it (opset 16 and up)",
+    )
+    form.add_argument(
+        "--msda",
+        default="",
+        choices=("gridsample", "gather"),
+        help="attention as standard operators (default: the opset's best)",
+    )
+    form.add_argument(
+        "--dcn", default="", choices=("deformconv", "gridsample", "gather"), help="deformable convolution as standard operators (the same)"
     )
     form.add_argument("--outputs", choices=("labels", "logits", "probabilities"), help="default: labels; probabilities without semantics")
     form.add_argument("--levels", default="all", choices=("all", "finest"), help="all four output scales, or the finest (default: all)")
@@ -73,10 +83,10 @@ def _add_settings(guess: argparse._ArgumentGroup) -> None:
         choices=("batchnorm", "add", "input"),
         help="BatchNormalization behind the node, folded and an Add, folded into a fifth input",
     )
-    guess.add_argument("--img-rank", type=int, default=5, choices=(4, 5), help="img as (1,N,3,H,W) or (N,3,H,W)")
-    guess.add_argument("--lidar2img-rank", type=int, default=4, choices=(3, 4), help="lidar2img as (1,N,4,4) or (N,4,4)")
-    guess.add_argument("--label-dtype", default="int64", choices=("int64", "int32"))
-    guess.add_argument("--softmax", action="store_true", help="keep upstream's softmax in front of the argmax")
+    guess.add_argument("--img-rank", type=int, choices=(4, 5), help="img as (1,N,3,H,W) (default) or (N,3,H,W)")
+    guess.add_argument("--lidar2img-rank", type=int, choices=(3, 4), help="lidar2img as (1,N,4,4) (default) or (N,4,4)")
+    guess.add_argument("--label-dtype", choices=("int64", "int32"), help="default: int64")
+    guess.add_argument("--softmax", action="store_true", default=None, help="keep upstream's softmax in front of the argmax")
     guess.add_argument("--no-dropped", action="store_true", help="leave the count of dropped voxels out of the file")
     guess.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="name of an input or output")
 
@@ -84,8 +94,10 @@ def _add_settings(guess: argparse._ArgumentGroup) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the export and tells it check by check."""
     from ..config import read_config_with_options
-    from ..export.pipeline import Request, export
-    from ..graph.dialect import Settings
+    from ..export.pipeline import export
+    from ..export.request import Request
+    from ..graph.dialect import default, load
+    from ..graph.settings import Settings
     from ..progress import Progress
 
     settings = Settings(
@@ -109,11 +121,13 @@ def run(options: argparse.Namespace) -> int:
         settings=settings,
         opset=options.opset,
         functions=options.functions,
+        msda=options.msda,
+        dcn=options.dcn,
         outputs=options.outputs,
         levels=options.levels,
         label_dtype=options.label_dtype,
         softmax=options.softmax,
-        with_dropped=not options.no_dropped,
+        with_dropped=False if options.no_dropped else None,
         img_rank=options.img_rank,
         lidar2img_rank=options.lidar2img_rank,
         renames=tuple(_pair(text, "--rename", "OLD=NEW") for text in options.rename),
@@ -121,7 +135,8 @@ def run(options: argparse.Namespace) -> int:
         output_dir=options.output_dir,
         save_io=options.save_io,
     )
-    progress = Progress(total_stages=9 - (options.calibration == "fixed") + bool(options.save_io))
+    calibration = options.calibration or (load(options.dialect) if options.dialect else default()).export.calibration
+    progress = Progress(total_stages=9 - (calibration == "fixed") + bool(options.save_io))
     result = export(request, progress)
     progress.finish()
     table = result.manifest
@@ -129,7 +144,9 @@ def run(options: argparse.Namespace) -> int:
         print("UNTRAINED: these weights are seeded, not trained. Give --checkpoint for a network that predicts anything.")
     for path in result.files:
         print(f"{path}  {path.stat().st_size:,} bytes")
-    print(f"{table['nodes']} nodes; " + ", ".join(f"{count} {name}" for name, count in table["census"].items() if "::" in name))
+    custom = {contract.title for contract in (result.dialect.msda, result.dialect.dcn) if contract}
+    counts = ", ".join(f"{count} {name}" for name, count in table["census"].items() if name in custom)
+    print(f"{table['nodes']} nodes; {counts or 'standard operators only'}")
     print(f"all {len(result.report.checks)} checks passed")
     return 0
 

@@ -8,8 +8,9 @@ from ..errors import CheckpointError, FrameError, ModelFileError, VerificationFa
 from ..graph.model_file import sha256_of
 from ..progress import Progress
 from .manifest import read_manifest
-from .pipeline import load_input, verify
+from .pipeline import verify
 from .report import Report
+from .request import load_input
 from .spec import from_json
 from .subject import Subject
 from .weights import load_model

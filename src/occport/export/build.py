@@ -66,7 +66,7 @@ def build_geometry(model: SurroundOcc, spec: Spec) -> ir.Model:
 
 def _finish(graph: ir.Model, spec: Spec) -> ir.Model:
     name_everything(graph)
-    to_dialect(graph, spec.target(), spec.opset, functions=spec.functions)
+    to_dialect(graph, spec.dialect, spec.opset, functions=spec.functions, arithmetics=spec.arithmetics)
     names = {value.name for value in graph.graph.inputs}
     if spec.img_rank == 4 and "img" in names:
         drop_batch_axis(graph, "img")

@@ -14,7 +14,7 @@ import onnx
 
 from .. import __version__
 from ..errors import ModelFileError
-from ..graph.lint import census, signatures
+from ..graph.lint.census import census, signatures
 from ..graph.model_file import sha256_of
 from .build import meaning
 from .report import Check
@@ -40,7 +40,7 @@ def manifest(
         frame: "spec" (as the user gave it, or None), "seed", "name", "cameras", "described".
         files: role ("model", "geometry", …) → staged path.
     """
-    dialect = spec.target()
+    dialect = spec.dialect
     return {
         "format": FORMAT,
         "occport": __version__,

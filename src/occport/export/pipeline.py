@@ -8,75 +8,29 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
-from ..config import Config
-from ..errors import ExportError, VerificationFailed
-from ..frames.frame import Frame
-from ..frames.images import padded_hw, preprocess
-from ..frames.source import load_frame, seen_or_refuse
-from ..frames.visibility import hits, needs
-from ..graph import dialect as dialects
-from ..graph.dialect import Settings
+from ..errors import VerificationFailed
+from ..graph.dialect import Dialect
 from ..graph.model_file import write_model
-from ..graph.rewrite import check_target
-from ..model.projection import Budget
 from ..model.surroundocc import SurroundOcc
 from ..progress import Progress
 from ..staging import Staging
 from .build import build_geometry, build_main
-from .follow import check_following, check_hits, check_other_image, default_budgets, is_small, level_points, micro_model, micro_spec
+from .follow import check_following, check_hits, check_other_image, is_small, micro_model, micro_spec
 from .manifest import manifest, write_json
 from .report import Report
+from .request import Loaded, Request, file_name, load_input, make_spec
 from .save_io import save_io
-from .spec import CALIBRATIONS, Spec, check_renames
+from .spec import Spec
 from .subject import Subject
-from .trace import Outputs
 from .verify import Sample, check_file, check_sample, sample_of
-from .weights import UNTRAINED, Weights, load_model
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asks for. None leaves a choice to the dialect, the config or the frame."""
-
-    config: Config
-    checkpoint: Path | None = None
-    seed: int = 0
-    frame: str | None = None
-    calibration: str = "runtime"
-    budgets: tuple[tuple[int, int | None], ...] | None = None  # slots, cameras of each level
-    dialect: str = "dl"
-    settings: Settings = Settings()  # noqa: RUF009 - frozen
-    opset: int | None = None
-    functions: bool = False
-    outputs: str | None = None
-    levels: str = "all"
-    label_dtype: str = "int64"
-    softmax: bool = False
-    with_dropped: bool = True
-    img_rank: int = 5
-    lidar2img_rank: int = 4
-    renames: tuple[tuple[str, str], ...] = ()
-    external_data: bool = False
-    output_dir: Path = Path("out")
-    save_io: str | None = None
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A frame as the network takes it."""
-
-    frame: Frame
-    img: np.ndarray  # (1, N, 3, H, W) float32
-    lidar2img: np.ndarray  # (1, N, 4, 4) float32
-    blind: tuple[str, ...]
-    origin: dict[str, Any]  # for the manifest
+from .weights import Weights, load_model
 
 
 @dataclass(frozen=True)
@@ -86,94 +40,7 @@ class Result:
     files: list[Path]
     manifest: dict[str, Any]
     report: Report
-
-
-def load_input(config: Config, frame_spec: str | None, seed: int = 0) -> Loaded:
-    """Reads or makes the frame and preprocesses it as upstream's test pipeline. FrameError as the readers say."""
-    frame = load_frame(frame_spec, num_cameras=config.num_cameras, image_size=config.image.size, seed=seed)
-    image = config.image
-    size = (frame.images.shape[1], frame.images.shape[2])
-    points = [level_points(level, config) for level in config.levels]
-    blind = seen_or_refuse(frame, points, padded_hw(*size, image.size_divisor))
-    img = preprocess(frame.images, image.mean, image.std, image.to_rgb, image.size_divisor)
-    where = None if frame_spec is None else str(Path(frame_spec).absolute())
-    origin = {
-        "spec": where,
-        "seed": seed,
-        "name": frame.name,
-        "cameras": list(frame.camera_names),
-        "size": list(size),
-        "described": frame.described,
-    }
-    return Loaded(frame, img, frame.lidar2img[None].astype(np.float32), blind, origin)
-
-
-def make_spec(request: Request, loaded: Loaded) -> Spec:
-    """Everything that decides the file. ExportError for what cannot be."""
-    config = request.config
-    dialect = dialects.with_settings(dialects.load(request.dialect), request.settings)
-    if request.calibration not in CALIBRATIONS:
-        raise ExportError("--calibration", expected="one of " + ", ".join(CALIBRATIONS), got=request.calibration)
-    functions = request.functions or dialect.functions
-    opset = request.opset if request.opset is not None else (max(dialect.opset, 17) if functions else dialect.opset)
-    check_target(dialect, opset, functions)
-    kind = request.outputs or ("labels" if config.num_classes > 1 else "probabilities")
-    scales = tuple(range(len(config.output_sizes)))
-    outputs = Outputs(kind, scales if request.levels == "all" else scales[-1:], request.label_dtype, request.softmax)
-    image_hw = (loaded.img.shape[-2], loaded.img.shape[-1])
-    # the default frame's size becomes the config's, so that made-up images of later checks have it too
-    config = replace(config, image=replace(config.image, size=(loaded.frame.images.shape[1], loaded.frame.images.shape[2])))
-    spec = Spec(
-        config=config,
-        image_hw=image_hw,
-        budgets=_budgets(request, config, loaded, image_hw),
-        calibration=request.calibration,
-        dialect=dialect.name,
-        settings=request.settings,
-        opset=opset,
-        functions=functions,
-        outputs=outputs,
-        with_dropped=request.with_dropped,
-        img_rank=request.img_rank,
-        lidar2img_rank=request.lidar2img_rank,
-        renames=request.renames,
-    )
-    check_renames(spec)
-    return spec
-
-
-def _budgets(request: Request, config: Config, loaded: Loaded, image_hw: tuple[int, int]) -> tuple[Budget, ...]:
-    """The user's budgets, or room for the frame's rig however it is turned. ExportError where this very frame does not fit."""
-    defaults = default_budgets(config, loaded.frame.lidar2img, image_hw)
-    if request.budgets is None:
-        return defaults
-    if len(request.budgets) != len(config.levels):
-        raise ExportError("--budget", expected=f"{len(config.levels)} values, fine to coarse", got=str(len(request.budgets)))
-    chosen = []
-    for i, (level, (slots, cameras)) in enumerate(zip(config.levels, request.budgets, strict=True)):
-        budget = Budget(slots, cameras or defaults[i].cameras)
-        what, got = f"--budget of level {i}", f"{budget.slots}:{budget.cameras}"
-        if not (1 <= budget.slots <= level.num_voxels and 1 <= budget.cameras <= config.num_cameras):
-            raise ExportError(what, expected=f"1 to {level.num_voxels} slots and 1 to {config.num_cameras} cameras", got=got)
-        least = needs(hits(loaded.frame.lidar2img, image_hw, level_points(level, config)))
-        if budget.slots < least[0] or budget.cameras < least[1]:
-            fix = f"leave --budget out for {defaults[i].slots}:{defaults[i].cameras}"
-            raise ExportError(what, expected=f"at least {least[0]}:{least[1]}, what the given frame needs", got=got, fix=fix)
-        chosen.append(budget)
-    return tuple(chosen)
-
-
-def file_name(spec: Spec, trained: bool) -> str:
-    """surroundocc_dl_opset11_runtime, with UNTRAINED where it is."""
-    parts = [
-        spec.config.name,
-        "" if trained else UNTRAINED,
-        spec.dialect,
-        f"opset{spec.opset}",
-        "functions" * spec.functions,
-        spec.calibration,
-    ]
-    return "_".join(part for part in parts if part)
+    dialect: Dialect
 
 
 def export(request: Request, progress: Progress) -> Result:
@@ -211,7 +78,7 @@ def export(request: Request, progress: Progress) -> Result:
             table = manifest(spec, weights, loaded.origin, subject.skeleton, files, report.checks)
             write_json(staging.path / f"{stem}.json", table)
         subject.close()
-        return Result(staging.commit(), table, report)
+        return Result(staging.commit(), table, report, spec.dialect)
 
 
 def write_graphs(
@@ -224,7 +91,7 @@ def write_graphs(
     if spec.calibration == "fixed":
         with torch.no_grad():
             tables, _ = model.tables(torch.from_numpy(lidar2img), spec.image_hw, spec.budgets)
-    notes = {"weights": weights.described, "config": spec.config.name, "calibration": spec.calibration, "dialect": spec.dialect}
+    notes = {"weights": weights.described, "config": spec.config.name, "calibration": spec.calibration, "dialect": spec.dialect.name}
     graphs = {"model": build_main(model, spec, tables)}
     if spec.calibration == "tables":
         graphs["geometry"] = build_geometry(model, spec)
@@ -287,7 +154,7 @@ def _check_others(subject: Subject, model: SurroundOcc, rig: np.ndarray, report:
 
 
 def _say_choices(spec: Spec, loaded: Loaded, say: Callable[[str], None]) -> None:
-    dialect = spec.target()
+    dialect = spec.dialect
     say(f"frame: {loaded.frame.described}")
     if loaded.blind:
         say(f"warning: no voxel is seen by {', '.join(loaded.blind)}")

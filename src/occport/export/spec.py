@@ -9,7 +9,8 @@ from typing import Any
 from ..config import Config, from_resolved, resolved
 from ..errors import ExportError, ModelFileError
 from ..graph import dialect as dialects
-from ..graph.dialect import Dialect, Settings
+from ..graph.dialect import Dialect
+from ..graph.functions import BEST, Arithmetics
 from ..graph.rewrite import check_target
 from ..model.projection import Budget
 from .trace import Outputs, table_names
@@ -20,14 +21,13 @@ Ports = dict[str, tuple[str, tuple[int, ...]]]  # name before renaming → dtype
 
 @dataclass(frozen=True)
 class Spec:
-    """One export. `image_hw` is the padded image; budgets are fine to coarse."""
+    """One export. `image_hw` is the padded image; budgets are fine to coarse; the dialect has the user's settings in it."""
 
     config: Config
     image_hw: tuple[int, int]
     budgets: tuple[Budget, ...]
     calibration: str
-    dialect: str
-    settings: Settings
+    dialect: Dialect
     opset: int
     functions: bool
     outputs: Outputs
@@ -35,12 +35,7 @@ class Spec:
     img_rank: int = 5
     lidar2img_rank: int = 4
     renames: tuple[tuple[str, str], ...] = ()
-
-    def target(self) -> Dialect:
-        """The dialect with the user's settings. ExportError where the combination cannot be."""
-        dialect = dialects.with_settings(dialects.load(self.dialect), self.settings)
-        check_target(dialect, self.opset, self.functions)
-        return dialect
+    arithmetics: Arithmetics = BEST
 
     def renamed(self, name: str) -> str:
         """The name that an input or output has in the file."""
@@ -126,32 +121,34 @@ def check_renames(spec: Spec) -> None:
 
 def to_json(spec: Spec) -> dict[str, Any]:
     """The spec as JSON values."""
-    table = {name: value for name, value in vars(spec).items() if name not in ("config", "settings", "outputs", "budgets")}
+    table = {name: value for name, value in vars(spec).items() if name not in ("config", "dialect", "outputs", "budgets")}
     return {
         "config": resolved(spec.config),
         **table,
         "image_hw": list(spec.image_hw),
         "budgets": [budget._asdict() for budget in spec.budgets],
-        "settings": asdict(spec.settings),
+        "dialect": dialects.to_table(spec.dialect),
         "outputs": asdict(spec.outputs),
         "renames": [list(pair) for pair in spec.renames],
+        "arithmetics": spec.arithmetics._asdict(),
     }
 
 
 def from_json(table: Mapping[str, Any]) -> Spec:
-    """The reverse of `to_json`. ModelFileError when a field is missing or of another kind."""
+    """The reverse of `to_json`. ModelFileError when a field is missing or of another kind, or the combination cannot be."""
     try:
         if table["calibration"] not in CALIBRATIONS:
             raise ValueError(f"calibration {table['calibration']!r}")
-        settings = Settings(**table["settings"])
+        dialect = dialects.from_table(table["dialect"], "the manifest's dialect")
+        arithmetics = Arithmetics(**table["arithmetics"])
+        check_target(dialect, table["opset"], table["functions"], arithmetics)
         outputs = Outputs(**table["outputs"])
         return Spec(
             config=from_resolved(table["config"]),
             image_hw=(int(table["image_hw"][0]), int(table["image_hw"][1])),
             budgets=tuple(Budget(**budget) for budget in table["budgets"]),
             calibration=table["calibration"],
-            dialect=table["dialect"],
-            settings=replace(settings, op_names=tuple((str(a), str(b)) for a, b in settings.op_names)),
+            dialect=dialect,
             opset=table["opset"],
             functions=table["functions"],
             outputs=replace(outputs, scales=tuple(outputs.scales)),
@@ -159,8 +156,9 @@ def from_json(table: Mapping[str, Any]) -> Spec:
             img_rank=table["img_rank"],
             lidar2img_rank=table["lidar2img_rank"],
             renames=tuple((str(old), str(new)) for old, new in table["renames"]),
+            arithmetics=arithmetics,
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, ExportError) as error:
         raise ModelFileError(
             "the manifest's spec", expected="what occport export writes", got=f"{type(error).__name__}: {error}", fix="export again"
         ) from error

@@ -10,14 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
-from ..graph.functions import functions_for
 from ..graph.model_file import read_skeleton
+from ..graph.runnable import make_runnable
 from ..session import Session, open_session
 from .spec import Spec
-
-MIN_IR_FOR_FUNCTIONS = 8
 
 
 class Subject:
@@ -98,13 +95,7 @@ def runnable(skeleton: onnx.ModelProto, spec: Spec) -> onnx.ModelProto:
     """A copy with bodies for its custom nodes, and with every scale's logits as outputs; nodes and weights are the same."""
     proto = onnx.ModelProto()
     proto.CopyFrom(skeleton)
-    dialect = spec.target()
-    if dialect.msda is not None and not proto.functions:
-        for function in functions_for(ir.from_proto(skeleton), dialect, spec.opset):
-            proto.functions.append(ir.to_proto(function))
-        proto.ir_version = max(proto.ir_version, MIN_IR_FOR_FUNCTIONS)
-        if all(entry.domain != "com.microsoft" for entry in proto.opset_import):
-            proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    make_runnable(proto, spec.dialect)
     outputs = {value.name for value in proto.graph.output}
     for info in proto.graph.value_info:
         if info.name.startswith("logits_scale") and info.name not in outputs:

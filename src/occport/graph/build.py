@@ -18,6 +18,8 @@ class Builder:
         self._constants: dict[tuple[bytes, str, tuple[int, ...], str], ir.Value] = {}
         self._shared: dict[tuple[str, str, tuple[int, ...]], ir.Value] = {}
         self._at: ir.Node | None = None
+        self._taken = {value.name for value in (*graph.inputs, *graph.initializers.values())}
+        self._taken |= {output.name for node in graph for output in node.outputs}
 
     def at(self, node: ir.Node) -> Builder:
         """From now on writes in front of this node."""
@@ -37,7 +39,7 @@ class Builder:
     ) -> ir.Value:
         """One node with one output of the given static shape; dtype is the first input's unless told."""
         assert self._at is not None and self._at.name is not None
-        name = f"{self._at.name}_{suffix}"
+        name = self._free(f"{self._at.name}_{suffix}")
         if dtype is None:
             first = inputs[0]
             assert first is not None and first.dtype is not None
@@ -78,10 +80,19 @@ class Builder:
         ir.convenience.replace_nodes_and_values(self.graph, node, [node], [new], [old], [output])
         return new
 
+    def _free(self, wanted: str) -> str:
+        """The name, with a number behind it where the graph has it already."""
+        name, count = wanted, 1
+        while name in self._taken:
+            count += 1
+            name = f"{wanted}_{count}"
+        self._taken.add(name)
+        return name
+
     def _constant(self, array: np.ndarray, suffix: str, place: str) -> ir.Value:
         key = (array.tobytes(), str(array.dtype), array.shape, place)
         if key not in self._constants:
-            name = f"const_{suffix}_{len(self._constants)}"
+            name = self._free(f"const_{suffix}_{len(self._constants)}")
             tensor = ir.tensor(array, name=name)
             kind, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
             if place == "initializer":

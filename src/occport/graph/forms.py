@@ -1,133 +1,219 @@
-"""Forms: the closed list of what a port or attribute of a custom node can hold, and how each is made of the canonical node.
+"""Forms: the closed list of what a port of a custom node can hold, each with its shape and both directions.
 
-`lower_*` writes a contract's node for a canonical one. The other direction, from a contract's ports to what the arithmetic
-needs, is `functions.py`. Letters as in `canonical.py`.
+A *quantity* is what the operators compute with, whatever the chip's way of cutting it: the inputs of `canonical.py`, and the
+sampling locations and attention weights that follow from them. `lower` makes what a port holds from quantities; `raised` makes
+quantities from ports. Both are stated once for arrays, graphs and function bodies (`arithmetic.py`).
+
+Letters as in `canonical.py`: A images, S values, M heads, D head width, Q queries, L levels, P points, R reference points of a
+query that its points share in turn; C channels, O output channels, G deform groups, T taps, H x W and Ho x Wo maps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
-import numpy as np
-import onnx_ir as ir
+from .arithmetic import Arithmetic
+from .contract import Contract
 
-from . import canonical
-from .build import Builder
-from .contract import Contract, Port
+Quantities = Mapping[str, Any]
+Lower = Callable[[Arithmetic[Any], Quantities], Any]
 
 SCALARS = ("num_images", "num_queries", "num_embed")
-ATTRIBUTE_FORMS = ("stride", "padding", "dilation", "groups", "deform_groups")
+NUMBERS = ("spatial_shapes", "level_start_index", *SCALARS)
 
 
-class Attention:
-    """A canonical attention node while it is lowered: its inputs and sizes, and a builder that writes in front of it."""
+class Form(NamedTuple):
+    """What a port holds: of which operator, in which shape, made of which quantities."""
 
-    def __init__(self, node: ir.Node, builder: Builder, contract: Contract) -> None:
-        self.builder, self.contract = builder, contract
-        inputs = [value for value in node.inputs if value is not None]
-        self.value, self.spatial_shapes, self.level_start_index, self.reference_points, self.offsets, self.logits = inputs
-        self.A, _, self.M, self.D = sizes_of(self.value)
-        _, self.Q, _, self.L, self.P = sizes_of(self.logits)
-
-    def scalar(self, form: str) -> int:
-        """The number that a scalar port of this form holds."""
-        embed = self.M * self.D if self.contract.num_embed == "all" else self.D
-        return {"num_images": self.A, "num_queries": self.Q, "num_embed": embed}[form]
+    operator: str  # "msda", "dcn"; "output" for outputs
+    shape: str
+    needs: tuple[str, ...]
+    lower: Lower
+    what: str
 
 
-def sizes_of(value: ir.Value) -> tuple[int, ...]:
-    """The static shape of a value; it is our own bug when there is none."""
-    assert value.shape is not None and value.shape.is_static(), value
-    return value.shape.numpy()
+def _same(quantity: str) -> Lower:
+    return lambda w, q: q[quantity]
 
 
-def _locations(node: Attention, port: Port) -> ir.Value:
+def _merged(quantity: str) -> Lower:
+    return lambda w, q: w.reshape(q[quantity], 0, 0, 0, -1, name=f"{quantity}_merged")
+
+
+def _part(quantity: str, index: int, name: str) -> Lower:
+    return lambda w, q: w.take(q[quantity], 5, index, name=name)
+
+
+def _offset_part(w: Arithmetic[Any], q: Quantities, index: int, name: str) -> Any:
+    """(A, G*T*2, Ho, Wo) in pairs (dy, dx) → (A, G*T, Ho, Wo), all dy or all dx."""
+    offset = q["offset"]
+    pairs = w.reshape(offset, 0, -1, 2, w.size(offset, 2), w.size(offset, 3), name="offset_pairs")
+    return w.take(pairs, 2, index, name=name)
+
+
+def _offset_all(w: Arithmetic[Any], q: Quantities) -> Any:
+    parts = [_offset_part(w, q, 1, "offset_x"), _offset_part(w, q, 0, "offset_y"), q["mask"]]
+    return w.concat(parts, 1, name="offset_all")
+
+
+def _form(operator: str, shape: str, what: str, needs: str = "", lower: Lower | None = None) -> Form:
+    quantities = tuple(needs.split())
+    return Form(operator, shape, quantities, lower or _same(quantities[0]), what)
+
+
+PORT_FORMS: dict[str, Form] = {
+    "value": _form("msda", "A S M D", "feature maps of all levels, one after the other, row by row", "value"),
+    "spatial_shapes": _form("msda", "L 2", "(h, w) of each level", "spatial_shapes"),
+    "level_start_index": _form("msda", "L", "where each level starts in S", "level_start_index"),
+    "sampling_locations": _form("msda", "A Q M L P 2", "(x, y) in [0, 1] of the map", "sampling_locations"),
+    "sampling_locations_merged": _form(
+        "msda", "A Q M L*P*2", "(x, y) in [0, 1] of the map", "sampling_locations", _merged("sampling_locations")
+    ),
+    "sampling_locations_x": _form(
+        "msda", "A Q M L P", "x in [0, 1] of the map", "sampling_locations", _part("sampling_locations", 0, "locations_x")
+    ),
+    "sampling_locations_y": _form(
+        "msda", "A Q M L P", "y in [0, 1] of the map", "sampling_locations", _part("sampling_locations", 1, "locations_y")
+    ),
+    "attention_weights": _form("msda", "A Q M L P", "after the softmax over L and P", "attention_weights"),
+    "attention_weights_merged": _form(
+        "msda", "A Q M L*P", "after the softmax over L and P", "attention_weights", _merged("attention_weights")
+    ),
+    "reference_points": _form("msda", "A Q L 2", "(x, y) in [0, 1] of the map, of each level", "reference_points"),
+    "reference_points_shared": _form(
+        "msda", "A Q 1 2*R", "(x, y) in [0, 1] of the map, for all levels; point p takes number p mod R", "reference_points",
+        lambda w, q: q["reference_points"] if w.levels == 1 else None,
+    ),
+    "sampling_offsets": _form("msda", "A Q M L P 2", "(x, y) in pixels of each map", "sampling_offsets"),
+    "sampling_offsets_merged": _form(
+        "msda", "A Q M L*P*2", "(x, y) in pixels of each map", "sampling_offsets", _merged("sampling_offsets")
+    ),
+    "attention_logits": _form("msda", "A Q M L P", "before the softmax over L and P", "attention_logits"),
+    "attention_logits_merged": _form(
+        "msda", "A Q M L*P", "before the softmax over L and P", "attention_logits", _merged("attention_logits")
+    ),
+    "num_images": _form("msda", "", "A", "num_images"),
+    "num_queries": _form("msda", "", "Q", "num_queries"),
+    "num_embed": _form("msda", "", "M*D, or D", "num_embed"),
+    "input": _form("dcn", "A C H W", "feature maps", "input"),
+    "offset": _form("dcn", "A G*T*2 Ho Wo", "pixels, (dy, dx) of each tap", "offset"),
+    "offset_y": _form("dcn", "A G*T Ho Wo", "pixels, dy of each tap", "offset", lambda w, q: _offset_part(w, q, 0, "offset_y")),
+    "offset_x": _form("dcn", "A G*T Ho Wo", "pixels, dx of each tap", "offset", lambda w, q: _offset_part(w, q, 1, "offset_x")),
+    "offset_all": _form("dcn", "A G*T*3 Ho Wo", "all dx, then all dy, then the mask", "offset mask", _offset_all),
+    "mask": _form("dcn", "A G*T Ho Wo", "after the sigmoid", "mask"),
+    "weight": _form("dcn", "O C/groups kh kw", "the kernel", "weight"),
+    "bias": _form("dcn", "O", "added to each output channel", "bias"),
+    "heads_merged": _form("output", "A Q M*D", "heads one after the other", "output"),
+    "heads_split": _form(
+        "output", "A Q M D", "heads on an axis of their own", "output",
+        lambda w, q: w.reshape(q["output"], 0, 0, w.size(q["value"], 2), -1, name="heads"),
+    ),
+    "map": _form("output", "A O Ho Wo", "feature maps", "output"),
+}  # fmt: skip
+OUTPUT_FORMS = {"msda": ("heads_merged", "heads_split"), "dcn": ("map",)}
+
+
+def _locations(w: Arithmetic[Any], q: Quantities) -> Any:
     """location = reference + offset / (w, h)."""
-    b = node.builder
-    reference = b.shared("Reshape", node.reference_points, [node.A, node.Q, 1, node.L, 1, 2])
-    sizes = ir.convenience.get_const_tensor(node.spatial_shapes)
-    assert sizes is not None
-    divisor = sizes.numpy()[:, ::-1].astype(np.float32).reshape(node.L, 1, 2)
-    offset = b.op("Div", [node.offsets, b.constant(divisor, "map_size")], sizes_of(node.offsets), suffix="offset_in_maps")
-    return b.op("Add", [reference, offset], sizes_of(node.offsets), suffix="locations")
+    reference = w.reshape(q["reference_points"], 0, 0, 1, -1, 1, 2, name="reference")
+    return w.add(reference, _in_maps(w, q), name="locations")
 
 
-def _weights(node: Attention, port: Port) -> ir.Value:
-    """Softmax over levels and points."""
-    b, full = node.builder, sizes_of(node.logits)
-    if node.L == 1:
-        return b.op("Softmax", [node.logits], full, {"axis": 4}, suffix="weights")
-    flat = b.reshape(node.logits, [node.A, node.Q, node.M, node.L * node.P], "logits_flat")
-    return b.reshape(b.op("Softmax", [flat], sizes_of(flat), {"axis": 3}, suffix="softmax"), list(full), "weights")
+def _locations_of_shared(w: Arithmetic[Any], q: Quantities) -> Any:
+    """As `_locations`; the points of a level take the R reference points in turn."""
+    reference = w.reshape(q["reference_points_shared"], 0, 0, 1, 1, 1, w.references, 2, name="reference")
+    offsets = w.reshape(_in_maps(w, q), 0, 0, 0, 0, -1, w.references, 2, name="in_turn")
+    return w.reshape(w.add(reference, offsets, name="locations_in_turn"), 0, 0, 0, 0, -1, 2, name="locations")
 
 
-def _sizes(which: str) -> Callable[[Attention, Port], ir.Value]:
-    def lower(node: Attention, port: Port) -> ir.Value:
-        source: ir.Value = getattr(node, which)
-        tensor = ir.convenience.get_const_tensor(source)
-        assert tensor is not None
-        return _placed(node, port, tensor.numpy().astype(port.dtype), which)
-
-    return lower
+def _in_maps(w: Arithmetic[Any], q: Quantities) -> Any:
+    return w.divide(q["sampling_offsets"], w.map_size(q["spatial_shapes"]), name="offset_in_maps")
 
 
-def _scalar(form: str) -> Callable[[Attention, Port], ir.Value]:
-    def lower(node: Attention, port: Port) -> ir.Value:
-        return _placed(node, port, np.full((1,) * port.rank, node.scalar(form), port.dtype), form)
+def _joined(x: str, y: str) -> Lower:
+    def join(w: Arithmetic[Any], q: Quantities) -> Any:
+        parts = [w.reshape(q[form], 0, 0, 0, 0, 0, 1, name=form) for form in (x, y)]
+        return w.concat(parts, 5, name="locations")
 
-    return lower
-
-
-def _placed(node: Attention, port: Port, array: np.ndarray, suffix: str) -> ir.Value:
-    """A number where the contract wants it: a Constant node, or else an initializer."""
-    make = node.builder.constant_node if port.place == "constant" else node.builder.constant
-    return make(array, suffix)
+    return join
 
 
-# what an attention port can hold → how it is made; deformable convolution's ports are the canonical ones
-PORT_FORMS: dict[str, Callable[[Attention, Port], ir.Value] | None] = {
-    "value": lambda node, _: node.value,
-    "spatial_shapes": _sizes("spatial_shapes"),
-    "level_start_index": _sizes("level_start_index"),
-    "sampling_locations": _locations,
-    "attention_weights": _weights,
-    "reference_points": lambda node, _: node.reference_points,
-    "sampling_offsets": lambda node, _: node.offsets,
-    "attention_logits": lambda node, _: node.logits,
-    "num_images": _scalar("num_images"),
-    "num_queries": _scalar("num_queries"),
-    "num_embed": _scalar("num_embed"),
-    "heads_merged": None,  # output (A, Q, M*D)
-    "input": None,
-    "offset": None,
-    "mask": None,
-    "weight": None,
-    "bias": None,
-    "map": None,  # output (A, O, Ho, Wo)
+def _pairs(w: Arithmetic[Any], dy: Any, dx: Any, like: Any) -> Any:
+    """(A, G*T, Ho, Wo) twice → (A, G*T*2, Ho, Wo) in pairs."""
+    rows, columns = w.size(like, 2), w.size(like, 3)
+    parts = [w.reshape(part, 0, -1, 1, rows, columns, name="offset_part") for part in (dy, dx)]
+    return w.reshape(w.concat(parts, 2, name="offset_pairs"), 0, -1, rows, columns, name="offset")
+
+
+def _from_all(w: Arithmetic[Any], q: Quantities, index: int) -> Any:
+    packed = q["offset_all"]
+    thirds = w.reshape(packed, 0, 3, -1, w.size(packed, 2), w.size(packed, 3), name="offset_thirds")
+    return w.take(thirds, 1, index, name=("offset_x", "offset_y", "mask")[index])
+
+
+def _levels_of(quantity: str, *tail: int) -> Lower:
+    return lambda w, q: w.reshape(q[f"{quantity}_merged"], 0, 0, 0, w.levels, -1, *tail, name=quantity)
+
+
+# quantity → ways to have it: what each way needs, and how; the first way whose needs are there is taken
+WAYS: dict[str, tuple[tuple[tuple[str, ...], Lower], ...]] = {
+    "reference_points": ((("reference_points_shared",), lambda w, q: _one_reference(w, q)),),
+    "sampling_offsets": ((("sampling_offsets_merged",), _levels_of("sampling_offsets", 2)),),
+    "attention_logits": ((("attention_logits_merged",), _levels_of("attention_logits")),),
+    "sampling_locations": (
+        (("sampling_locations_merged",), _levels_of("sampling_locations", 2)),
+        (("sampling_locations_x", "sampling_locations_y"), _joined("sampling_locations_x", "sampling_locations_y")),
+        (("reference_points", "sampling_offsets", "spatial_shapes"), _locations),
+        (("reference_points_shared", "sampling_offsets", "spatial_shapes"), _locations_of_shared),
+    ),
+    "attention_weights": (
+        (("attention_weights_merged",), _levels_of("attention_weights")),
+        (("attention_logits",), lambda w, q: w.softmax(q["attention_logits"], name="weights")),
+    ),
+    "offset": (
+        (("offset_y", "offset_x"), lambda w, q: _pairs(w, q["offset_y"], q["offset_x"], q["offset_y"])),
+        (("offset_all",), lambda w, q: _pairs(w, _from_all(w, q, 1), _from_all(w, q, 0), q["offset_all"])),
+    ),
+    "mask": ((("offset_all",), lambda w, q: _from_all(w, q, 2)),),
 }
 
 
-def lower_attention(node: ir.Node, contract: Contract, builder: Builder) -> None:
-    """Puts the contract's node in the place of a canonical attention node."""
-    source = Attention(node, builder, contract)
-    inputs = []
-    for port in contract.inputs:
-        lower = PORT_FORMS[port.form]
-        assert lower is not None, f"{port.form} is no attention form"
-        inputs.append(lower(source, port))
-    attributes = {attribute.name: attribute.default for attribute in contract.attributes}
-    builder.replace(node, contract.domain, contract.op_type, inputs, attributes)
+def _one_reference(w: Arithmetic[Any], q: Quantities) -> Any:
+    """(A, Q, 1, 2) is (A, Q, L, 2) where there is one level; None where it is not."""
+    return q["reference_points_shared"] if w.levels == 1 and w.references == 1 else None
 
 
-def lower_deform_conv(node: ir.Node, contract: Contract, builder: Builder) -> None:
-    """Puts the contract's node in the place of a canonical deformable convolution."""
-    ports = {name: value for name, value in zip(canonical.DCN_INPUTS, node.inputs, strict=False) if value is not None}
-    inputs = [ports[port.form] for port in contract.inputs if port.form in ports]
-    attributes: dict[str, int | list[int]] = {}
-    for attribute in contract.attributes:
-        source = node.attributes[attribute.form] if attribute.form else None
-        if source is None:
-            attributes[attribute.name] = attribute.default
-        else:
-            attributes[attribute.name] = source.as_int() if attribute.type == "int" else [int(size) for size in source.as_ints()]
-    builder.replace(node, contract.domain, contract.op_type, inputs, attributes)
+class Raised(dict[str, Any]):
+    """The quantities of one node, each made when it is first asked for."""
+
+    def __init__(self, ports: Mapping[str, Any], w: Arithmetic[Any]) -> None:
+        super().__init__(ports)
+        self._w = w
+
+    def get_or_none(self, quantity: str) -> Any:
+        """A quantity, or None where the ports do not hold it."""
+        if quantity not in self:
+            for needs, way in WAYS.get(quantity, ()):
+                if all(self.get_or_none(need) is not None for need in needs):
+                    found = way(self._w, self)
+                    if found is not None:
+                        self[quantity] = found
+                        break
+        return self.get(quantity)
+
+
+def obtainable(forms: Iterable[str]) -> set[str]:
+    """The quantities that ports of these forms hold, by name (one level, one reference point a query)."""
+    known = set(forms)
+    while True:
+        more = {quantity for quantity, ways in WAYS.items() for needs, _ in ways if set(needs) <= known} - known
+        if not more:
+            return known
+        known |= more
+
+
+def scalar(form: str, contract: Contract, sizes: Mapping[str, int]) -> int:
+    """The number that a scalar port of this form holds; `sizes` by letter."""
+    embed = sizes["M"] * sizes["D"] if contract.num_embed == "all" else sizes["D"]
+    return {"num_images": sizes["A"], "num_queries": sizes["Q"], "num_embed": embed}[form]

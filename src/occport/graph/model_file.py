@@ -54,7 +54,7 @@ def write_model(model: ir.Model, path: Path, *, external_data: bool = False) -> 
     except OSError as error:
         raise ExportError(
             f"model file {path}", expected="a place that can be written to", got=error.strerror or str(error),
-            fix="free some space or choose another with --output-dir",
+            fix="free some space or choose another folder",
         ) from error
 
 

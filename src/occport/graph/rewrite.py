@@ -6,10 +6,11 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from ..errors import ExportError
-from . import canonical, forms
-from .build import Builder
+from . import canonical
+from .bodies.body import FIRST_DEFORM_CONV, check_form, default_form
 from .dialect import Dialect
-from .functions import FIRST_DEFORM_CONV, OPSETS_IN_FILES, functions_for
+from .functions import BEST, OPSETS_IN_FILES, Arithmetics, body_of, functions_for, kinds
+from .lower import lower
 from .lowering.old_exporter import reciprocal_as_division
 from .opset import convert_opset, ir_version_for
 from .passes.dcn_bias import fold_batch_norm
@@ -17,45 +18,63 @@ from .passes.fold_constants import drop_unused_initializers, fold_constants
 from .passes.fold_scale import fold_scale
 from .passes.group_norm_affine import group_norm_affine
 from .passes.merge_reshapes import merge_reshapes
+from .twin import from_twin
 
 OPSETS = range(11, 23)
-FIRST_GRID_SAMPLE = 16
 FIRST_RECIPROCAL = 13  # exporters of opset 11 and 12 wrote a division
 FUSED_GROUP_NORM = 21  # from here on one GroupNormalization node
+STANDARD = Dialect("standard", "", "", 0, False)  # without contracts: its nodes are the canonical ones
 
 
-def check_target(dialect: Dialect, opset: int, functions: bool) -> None:
-    """ExportError for a combination that cannot be."""
+def check_target(dialect: Dialect, opset: int, functions: bool, arithmetics: Arithmetics = BEST) -> None:
+    """ExportError for a combination that cannot be. `arithmetics`: what the user chose, "" where it is left to the opset."""
     if opset not in OPSETS:
         raise ExportError("--opset", expected=f"{OPSETS[0]} to {OPSETS[-1]}", got=str(opset))
     if dialect.msda is None and functions:
         got = f"{dialect.name}, which has none"
         raise ExportError("--functions", expected="a dialect with custom nodes", got=got, fix="leave --functions out")
+    if functions and dialect.in_empty_domain:
+        raise ExportError(
+            "--functions", expected="a dialect whose nodes have a domain", got=f"{dialect.name}: no body can stand in ONNX's own",
+            fix="leave --functions out: verification runs a twin of the file in memory",
+        )  # fmt: skip
     if functions and opset not in OPSETS_IN_FILES:
         raise ExportError(
             "--functions", expected=f"an opset from {OPSETS_IN_FILES[0]} on, where GridSample is standard", got=f"opset {opset}",
             fix=f"give --opset {OPSETS_IN_FILES[0]}..{OPSETS_IN_FILES[-1]}, or leave --functions out",
         )  # fmt: skip
-    if dialect.msda is None and opset < FIRST_GRID_SAMPLE:
-        raise ExportError(
-            f"--dialect {dialect.name} --opset {opset}", expected=f"an opset from {FIRST_GRID_SAMPLE} on, where GridSample is standard",
-            got=str(opset), fix="raise --opset, or take a dialect with custom nodes",
-        )  # fmt: skip
+    for operator, form in arithmetics._asdict().items():
+        if form and dialect.msda is not None and not functions:
+            raise ExportError(
+                f"--{operator} {form}", expected="a file that holds arithmetic", got=f"dialect {dialect.name} without --functions",
+                fix="give --dialect standard, or --functions",
+            )  # fmt: skip
+        if form:
+            check_form(operator, form, opset, what=f"--{operator}")
 
 
-def to_dialect(model: ir.Model, dialect: Dialect, opset: int, *, functions: bool) -> None:
+def to_dialect(
+    model: ir.Model,
+    dialect: Dialect,
+    opset: int,
+    *,
+    functions: bool,
+    arithmetics: Arithmetics = BEST,
+) -> None:
     """Rewrites a canonical graph (opset 18, named) in place: nodes of the dialect, the opset asked for, every value typed.
 
     Raises:
         ExportError: the combination cannot be, or an operator has no form at that opset.
     """
-    check_target(dialect, opset, functions)
+    check_target(dialect, opset, functions, arithmetics)
     fold_constants(model)
     if dialect.msda is None or dialect.dcn is None:
-        _inline_standard(model, dialect, opset)
+        fold_batch_norm(model, "input")
+        inline_standard(model, opset, arithmetics)
     else:
         fold_batch_norm(model, dialect.dcn.bias)
-        _lower(model, dialect)
+        lower(model, dialect)
+        fold_scale(model)
     merge_reshapes(model)
     if opset < FUSED_GROUP_NORM:
         group_norm_affine(model)
@@ -64,15 +83,21 @@ def to_dialect(model: ir.Model, dialect: Dialect, opset: int, *, functions: bool
         reciprocal_as_division(model)
     drop_unused_initializers(model)
     if functions:
-        attach_functions(model, dialect, opset)
-    model.ir_version = ir_version_for(opset)
+        attach_functions(model, dialect, opset, arithmetics)
+    model.ir_version = dialect.ir or ir_version_for(opset)
     check_types(model)
+    from_twin(model)
 
 
-def attach_functions(model: ir.Model, dialect: Dialect, opset: int) -> None:
-    """Appends the bodies of the model's custom nodes."""
-    for function in functions_for(model, dialect, opset):
+def attach_functions(model: ir.Model, dialect: Dialect, opset: int, arithmetics: Arithmetics = BEST) -> None:
+    """Appends the bodies of the model's custom nodes, for a file."""
+    for function in functions_for(model, dialect, opset, chosen(opset, arithmetics)):
         model.functions[function.identifier()] = function
+
+
+def chosen(opset: int, arithmetics: Arithmetics) -> Arithmetics:
+    """The user's choice, with the best that a file of this opset can have in the place of ""."""
+    return Arithmetics(arithmetics.msda or default_form("msda", opset), arithmetics.dcn or default_form("dcn", opset))
 
 
 def check_types(model: ir.Model) -> None:
@@ -83,31 +108,18 @@ def check_types(model: ir.Model) -> None:
                 raise AssertionError(f"{node.name}: {output.name} has type {output.dtype} and shape {output.shape}")
 
 
-def _lower(model: ir.Model, dialect: Dialect) -> None:
-    assert dialect.msda is not None and dialect.dcn is not None
-    builder = Builder(model.graph)
-    for node in list(model.graph):
-        if node.domain != canonical.DOMAIN:
-            continue
-        if node.op_type == canonical.MSDA:
-            forms.lower_attention(node, dialect.msda, builder.at(node))
-        else:
-            forms.lower_deform_conv(node, dialect.dcn, builder.at(node))
-    fold_scale(model)
-    model.opset_imports.pop(canonical.DOMAIN, None)
-    used = {node.domain for node in model.graph}
-    model.opset_imports.update({domain: version for domain, version in dialect.domains.items() if domain in used})
+def inline_standard(model: ir.Model, opset: int, arithmetics: Arithmetics = BEST) -> None:
+    """Replaces canonical nodes, in place, by arithmetic that stands at `opset`; the model is brought there by `convert_opset`.
 
-
-def _inline_standard(model: ir.Model, dialect: Dialect, opset: int) -> None:
-    """Replaces the canonical nodes by the arithmetic of their bodies."""
-    fold_batch_norm(model, "input")
-    if opset >= FIRST_DEFORM_CONV:
+    The opset of the model itself rises to that of DeformConv where it is used.
+    """
+    forms = chosen(opset, arithmetics)
+    if forms.dcn == "deformconv" and model.opset_imports[""] < FIRST_DEFORM_CONV:
         convert_opset(model, FIRST_DEFORM_CONV)
-    bodies = {function.name: function for function in functions_for(model, dialect, model.opset_imports[""])}
-    for node in list(model.graph):
-        if node.domain == canonical.DOMAIN:
-            _inline(model.graph, node, bodies[node.op_type])
+    for contract, kind_of in kinds(STANDARD):
+        for node in list(model.graph):
+            if (node.domain, node.op_type) == (contract.domain, contract.op_type):
+                _inline(model.graph, node, body_of(contract, model.opset_imports[""], kind_of(node, contract), forms))
     model.opset_imports.pop(canonical.DOMAIN, None)
     folded = 1
     while folded:  # sizes that bodies take from their inputs become known, are folded, and make further ones known

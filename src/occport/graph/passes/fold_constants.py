@@ -27,9 +27,9 @@ EVALUATORS: dict[str, Callable[[Arrays, ir.Node], np.ndarray]] = {
     "Range": lambda x, _: np.arange(x[0].item(), x[1].item(), x[2].item(), dtype=x[0].dtype),
     "Reshape": lambda x, _: x[0].reshape([x[0].shape[i] if size == 0 else int(size) for i, size in enumerate(x[1])]),
     "Slice": lambda x, _: _slice(*x),
-    "Squeeze": lambda x, _: x[0].squeeze(tuple(int(axis) for axis in x[1]) if len(x) > 1 else None),
+    "Squeeze": lambda x, node: x[0].squeeze(_axes(x, node)),
     "Transpose": lambda x, node: np.ascontiguousarray(x[0].transpose(_permutation(node))),
-    "Unsqueeze": lambda x, _: np.expand_dims(x[0], tuple(int(axis) for axis in x[1])),
+    "Unsqueeze": lambda x, node: np.expand_dims(x[0], _axes(x, node) or ()),
 }
 
 
@@ -63,9 +63,12 @@ def drop_unused_initializers(model: ir.Model) -> int:
     return len(unused)
 
 
-def _slice(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, axes: np.ndarray, steps: np.ndarray | None = None) -> np.ndarray:
-    """Slice with its axes given, as exporters write it."""
+def _slice(
+    data: np.ndarray, starts: np.ndarray, ends: np.ndarray, axes: np.ndarray | None = None, steps: np.ndarray | None = None
+) -> np.ndarray:
+    """Slice as exporters write it: from opset 10 on, with inputs."""
     cuts = [slice(None)] * data.ndim
+    axes = np.arange(len(starts)) if axes is None else axes
     for axis, start, end, step in zip(axes, starts, ends, np.ones_like(axes) if steps is None else steps, strict=True):
         cuts[axis] = slice(int(start), int(end) if end > -np.iinfo(np.int64).max else None, int(step))
     return data[tuple(cuts)]
@@ -95,6 +98,13 @@ def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
 def _quotient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """ONNX's Div: integers are rounded towards zero."""
     return np.asarray(x / y if x.dtype.kind == "f" else (x - np.fmod(x, y)) // y)
+
+
+def _axes(x: Arrays, node: ir.Node) -> tuple[int, ...] | None:
+    """An input from opset 13 on, an attribute before; None where it is left out."""
+    if len(x) > 1:
+        return tuple(int(axis) for axis in x[1])
+    return tuple(node.attributes["axes"].as_ints()) if "axes" in node.attributes else None
 
 
 def _permutation(node: ir.Node) -> Sequence[int] | None:

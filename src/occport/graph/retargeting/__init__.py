@@ -1,0 +1,1 @@
+"""Rewriting files of any origin from one dialect into another, each node checked; start at `retarget.py`."""

@@ -1,0 +1,1 @@
+"""Writing conformance vectors: cases from a network's own activations, and made-up edge cases."""
