@@ -27,6 +27,7 @@ RESULTS = ROOT / "bench/results/export.json"
 FORMS: dict[str, list[Any]] = {  # dialect, opset, functions, calibration
     "dl opset 11": ["dl", 11, False, "runtime"],
     "dl opset 17": ["dl", 17, False, "runtime"],
+    "standard opset 11": ["standard", 11, False, "runtime"],
     "standard opset 20": ["standard", 20, False, "runtime"],
     "standard opset 20, tables": ["standard", 20, False, "tables"],
     "standard opset 20, fixed": ["standard", 20, False, "fixed"],
@@ -36,7 +37,8 @@ FORMS: dict[str, list[Any]] = {  # dialect, opset, functions, calibration
 def trace_and_run(config: str, form: str, folder: str, repeats: int) -> dict[str, Any]:
     """One form: traced to a staged file (seconds, peak), its nodes, then frames in ONNX Runtime (bodies attached in memory)."""
     from occport.config import read_config
-    from occport.export.pipeline import Request, load_input, make_spec, write_graphs
+    from occport.export.pipeline import write_graphs
+    from occport.export.request import Request, load_input, make_spec
     from occport.export.subject import Subject
     from occport.export.weights import load_model
 
@@ -66,7 +68,7 @@ def pytorch(config: str, repeats: int) -> dict[str, Any]:
     import torch
 
     from occport.config import read_config
-    from occport.export.pipeline import load_input
+    from occport.export.request import load_input
     from occport.export.weights import load_model
 
     settings = read_config(config)

@@ -105,3 +105,28 @@ def tables_export(workshop, traces):
 def fixed_export(workshop, traces):
     """Calibration fixed."""
     return _export(workshop / "fixed", traces, "--calibration", "fixed")
+
+
+@pytest.fixture(scope="session")
+def small_dl_bytes() -> bytes:
+    """`small_graphs.network` as a right dl file at opset 11: a_msda, b_msda and conv."""
+    import onnx_ir as ir
+
+    from occport.graph import dialect
+    from occport.graph.rewrite import to_dialect
+    from small_graphs import network
+
+    model, _ = network()
+    to_dialect(model, dialect.load("dl"), 11, functions=False)
+    return ir.to_proto(model).SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def probes(tmp_path_factory) -> Path:
+    """Probes around dl, written once for each worker; tests work on copies."""
+    from occport.graph import dialect
+    from occport.kit.probe.write import write_probes
+
+    folder = tmp_path_factory.mktemp("probes") / "dl"
+    write_probes(folder, dialect.load("dl"))
+    return folder

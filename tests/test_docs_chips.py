@@ -97,3 +97,9 @@ def test_the_figures_are_the_measured_ones():
         (command, f"{row['start s']:.2f}", f"{row['total s']:.1f}", f"{row['peak GiB']:.1f}") for command, row in figures.items()
     ]
     assert all(row["start s"] < 2 and "torch" not in row["imported"] for row in figures.values())
+
+
+def test_the_figures_of_the_standard_forms_are_the_measured_ones():
+    rows = json.loads((ROOT / "bench/results/export.json").read_text(encoding="utf-8"))["rows"]
+    for row in (rows["standard opset 11"], rows["standard opset 20"]):
+        assert f"{row['nodes']:,} nodes" in PAGE and f"{row['ONNX Runtime frame s']:.1f} s" in PAGE

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,9 +16,8 @@ from occport.graph.lint.facts import Facts
 from occport.graph.lint.network import Expected, ExpectedAttention, check_contract, expected_nodes
 from occport.graph.lint.structure import check_old_operators, check_structure
 from occport.graph.lint.wiring import unreachable_inputs
-from occport.graph.rewrite import to_dialect
 from occport.graph.settings import Settings, with_settings
-from small_graphs import A, D, H, K, M, P, V, W, network
+from small_graphs import A, D, H, K, M, P, V, W
 
 DL = dialect.load("dl")
 SIZES = ExpectedAttention(A, K, M, D, P, (H, W))
@@ -28,17 +26,10 @@ PORTS = [port.name for port in DL.msda.inputs]
 CONFIGS = Path(__file__).resolve().parents[1] / "projects" / "configs" / "surroundocc"
 
 
-@pytest.fixture(scope="module")
-def dl_bytes():
-    model, _ = network()
-    to_dialect(model, DL, 11, functions=False)
-    return ir.to_proto(model).SerializeToString()
-
-
 @pytest.fixture
-def proto(dl_bytes):
+def proto(small_dl_bytes):
     """A right dl file: a_msda, b_msda and conv."""
-    return onnx.ModelProto.FromString(dl_bytes)
+    return onnx.ModelProto.FromString(small_dl_bytes)
 
 
 def found(proto, name):
@@ -78,7 +69,7 @@ def test_the_place_of_a_scalar(proto, port, place):
 
 
 @pytest.mark.parametrize("port", RIGHT)
-def test_each_way_in_which_a_scalar_can_be_wrong(proto, dl_bytes, port):
+def test_each_way_in_which_a_scalar_can_be_wrong(proto, small_dl_bytes, port):
     right = RIGHT[port]
     changes = {
         f"expected {right}, got {right + 1}": np.array(right + 1),
@@ -87,7 +78,7 @@ def test_each_way_in_which_a_scalar_can_be_wrong(proto, dl_bytes, port):
         "expected int64 of rank 0, got int64 of shape (1,)": np.array([right]),
     }
     for message, array in changes.items():
-        proto = onnx.ModelProto.FromString(dl_bytes)
+        proto = onnx.ModelProto.FromString(small_dl_bytes)
         rewire(proto, port, array)
         assert check(proto) == [f"a_msda: {port} (changed): {message}"]
 
@@ -142,7 +133,7 @@ ATTRIBUTES = {("a_msda", "im2col_step"): 64} | {("conv", name): value for name, 
 
 
 @pytest.mark.parametrize(("on", "name"), ATTRIBUTES)
-def test_each_way_in_which_an_attribute_can_be_wrong(dl_bytes, on, name):
+def test_each_way_in_which_an_attribute_can_be_wrong(small_dl_bytes, on, name):
     right = ATTRIBUTES[on, name]
     many = isinstance(right, list)
     kind = "ints" if many else "int"
@@ -158,7 +149,7 @@ def test_each_way_in_which_an_attribute_can_be_wrong(dl_bytes, on, name):
         (partial(set_attribute, "extra", 1), [f"{on}: attribute extra: expected none of this name, got 1"]),
     ]
     for change, findings in cases:
-        proto = onnx.ModelProto.FromString(dl_bytes)
+        proto = onnx.ModelProto.FromString(small_dl_bytes)
         change(proto, on=on)
         assert check(proto) == findings
 
@@ -245,9 +236,9 @@ def info(proto, name):
 
 
 @pytest.mark.parametrize("port", ["sampling_locations", "attention_weights", "value"])
-def test_types_of_computed_ports(dl_bytes, port):
+def test_types_of_computed_ports(small_dl_bytes, port):
     for elem_type, name in ((TensorProto.FLOAT16, "float16"), (TensorProto.INT64, "int64")):
-        proto = onnx.ModelProto.FromString(dl_bytes)
+        proto = onnx.ModelProto.FromString(small_dl_bytes)
         value = found(proto, "a_msda").input[PORTS.index(port)]
         info(proto, value).type.tensor_type.elem_type = elem_type
         findings = check(proto)

@@ -18,17 +18,10 @@ from small_graphs import graph, network, node, random
 DL = dialect.load("dl")
 
 
-@pytest.fixture(scope="module")
-def dl_bytes():
-    model, _ = network()
-    to_dialect(model, DL, 11, functions=False)
-    return ir.to_proto(model).SerializeToString()
-
-
 @pytest.fixture
-def proto(dl_bytes):
+def proto(small_dl_bytes):
     """A right dl file at opset 11."""
-    return onnx.ModelProto.FromString(dl_bytes)
+    return onnx.ModelProto.FromString(small_dl_bytes)
 
 
 @pytest.mark.parametrize(

@@ -28,17 +28,9 @@ from probing import run_probe, written_network
 TODAY = datetime.date(2026, 3, 1)
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory) -> Path:
-    """Probes around dl; tests work on copies."""
-    folder = tmp_path_factory.mktemp("probes") / "dl"
-    write_probes(folder, dialects.load("dl"))
-    return folder
-
-
 @pytest.fixture
-def folder(fresh, tmp_path) -> Path:
-    return Path(shutil.copytree(fresh, tmp_path / "probes"))
+def folder(probes, tmp_path) -> Path:
+    return Path(shutil.copytree(probes, tmp_path / "probes"))
 
 
 def ask(folder: Path, taste: Taste) -> Reading:

@@ -10,24 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from occport.graph import dialect as dialects
 from occport.kit.probe.results import PASSED, read_results
-from occport.kit.probe.write import write_probes
 
 COMPILERS = Path(__file__).with_name("compilers.py")
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory) -> Path:
-    """Probes around dl; tests work on copies."""
-    made = tmp_path_factory.mktemp("probes") / "dl"
-    write_probes(made, dialects.load("dl"))
-    return made
-
-
 @pytest.fixture
-def folder(fresh, tmp_path) -> Path:
-    return Path(shutil.copytree(fresh, tmp_path / "it's a $folder"))  # no character of a path may break the command
+def folder(probes, tmp_path) -> Path:
+    return Path(shutil.copytree(probes, tmp_path / "it's a $folder"))  # no character of a path may break the command
 
 
 def sh(folder: Path, *names: str, **variables: str) -> subprocess.CompletedProcess[str]:

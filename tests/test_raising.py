@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -279,7 +280,7 @@ def test_where_there_is_no_way_back(what):
 
 def refused(file: foreign_models.File, name: str) -> str:
     target = dialect.load(name)
-    model = ir.from_proto(with_shapes(file.model, target, "the file"))
+    model = ir.from_proto(with_shapes(file.model, target, Path(), "the file"))
     with pytest.raises(ModelFileError) as caught:
         raise_model(model, target, wide=False)
     assert "\n" not in str(caught.value)
@@ -377,7 +378,7 @@ def test_sizes_that_are_computed_are_refused_and_cast_ones_are_not():
     graph_.node.insert(1, helper.make_node("Cast", ["shapes"], ["shapes32"], to=6))
     graph_.node[-1].input[1] = "shapes32"
     target = dialect.load("dl")
-    model = ir.from_proto(with_shapes(file.model, target, "the file"))
+    model = ir.from_proto(with_shapes(file.model, target, Path(), "the file"))
     assert raise_model(model, target, wide=False) == 1
     assert "Cast" not in operators(model)
     graph_.node[1].CopyFrom(helper.make_node("Add", ["shapes", "shapes"], ["shapes32"]))

@@ -102,6 +102,9 @@ RAISINGS: tuple[Step, ...] = (
 )
 
 
+FIRST_IR_WITH_FUNCTIONS = 8
+
+
 def ir_version_for(opset: int) -> int:
     """The IR version that files of this opset's time had. Errors: ExportError for an opset outside 11 to 22."""
     _check_target(opset)

@@ -7,9 +7,8 @@ import onnx_ir as ir
 
 from .dialect import Dialect
 from .functions import Arithmetics, functions_for
+from .opset import FIRST_IR_WITH_FUNCTIONS
 from .twin import proto_to_twin
-
-MIN_IR_FOR_FUNCTIONS = 8
 
 
 def make_runnable(model: onnx.ModelProto, dialect: Dialect, arithmetics: Arithmetics | None = None) -> None:
@@ -30,7 +29,7 @@ def make_runnable(model: onnx.ModelProto, dialect: Dialect, arithmetics: Arithme
         if (function.domain, function.name) not in known:
             model.functions.append(ir.to_proto(function))
     if model.functions:
-        model.ir_version = max(model.ir_version, MIN_IR_FOR_FUNCTIONS)
+        model.ir_version = max(model.ir_version, FIRST_IR_WITH_FUNCTIONS)
     # ONNX Runtime wants the domains of what is inside a body among the model's own, too.
     imported = {entry.domain for entry in model.opset_import} | {"", "ai.onnx"}
     needed = {node.domain for body in model.functions for node in body.node} | {node.domain for node in model.graph.node}

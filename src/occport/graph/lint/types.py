@@ -39,7 +39,7 @@ def with_types(model: onnx.ModelProto, dialect: Dialect, folder: Path | None) ->
     if not missing or opset_of(model) is None:
         return model, []
     try:
-        inferred = onnx.shape_inference.infer_shapes(_with_stand_ins(model, dialect, folder), data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(_with_stand_ins(model, dialect, folder, missing), data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError) as error:
         got = " ".join(str(error).split())[:200]
         return model, [Finding("", "shape inference", "types that fit together", got)]
@@ -58,15 +58,15 @@ def with_types(model: onnx.ModelProto, dialect: Dialect, folder: Path | None) ->
     return typed, notes
 
 
-def _with_stand_ins(model: onnx.ModelProto, dialect: Dialect, folder: Path | None) -> onnx.ModelProto:
-    """A copy for inference: no custom node of the dialect in it, small external integers inside, every domain imported."""
+def _with_stand_ins(model: onnx.ModelProto, dialect: Dialect, folder: Path | None, missing: set[str]) -> onnx.ModelProto:
+    """A copy for inference: no custom node in it whose output has no type, small external integers inside, every domain imported."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     _take_in_small(copy, model, folder)
     facts = Facts(copy)
     nodes: list[onnx.NodeProto] = []
     for i, node in enumerate(copy.graph.node):
-        contract = contract_of(node, dialect)
+        contract = contract_of(node, dialect) if missing & set(node.output) else None
         site = Site(node, contract, facts) if contract is not None else None
         nodes += _stand_in(site, f"{_PREFIX}_{i}", copy.graph) if site is not None and site.counts_fit else [node]
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]

@@ -11,11 +11,10 @@ import onnx_ir as ir
 from ..contract import TWIN_DOMAIN
 from ..dialect import Dialect
 from ..lowering.schema_check import check_nodes_against_schema
-from ..opset import OPSETS, ir_version_for
+from ..opset import FIRST_IR_WITH_FUNCTIONS, OPSETS, ir_version_for
 from .finding import ERROR, NOTE, Finding
 from .scopes import STANDARD_DOMAINS, is_custom, label, operator_of, scopes
 
-FIRST_IR_WITH_FUNCTIONS = 8
 FIRST_IR_WITH_FREE_INITIALIZERS = 4  # before it, every initializer is a graph input with a default
 
 

@@ -88,7 +88,7 @@ def check_attributes(node: ir.Node, contract: Contract) -> None:
 def attention_sizes(node: ir.Node, contract: Contract, ports: Mapping[str, ir.Value]) -> dict[str, int]:
     """The letters of an attention node. ModelFileError where its shapes, sizes of maps or scalars contradict each other."""
     where = title_of(node, contract)
-    letters = _solved(node, contract, ports, {})
+    letters = _solved(node, contract, {**ports, contract.output.form: node.outputs[0]}, {})
     shapes = constant_in(ports["spatial_shapes"], f"{where}: spatial_shapes").astype(np.int64)
     areas = shapes.prod(1)
     if areas.sum() != letters["S"]:
@@ -127,7 +127,7 @@ def deform_conv_sizes(node: ir.Node, contract: Contract, ports: Mapping[str, ir.
         if letters[got] != want:
             what = f"{title_of(node, contract)}: {got} of the offsets"
             raise ModelFileError(what, expected=f"{want}, from its attributes", got=str(letters[got]))
-    return letters, window
+    return _solved(node, contract, {contract.output.form: node.outputs[0]}, letters), window
 
 
 def output_shape(contract: Contract, letters: Mapping[str, int], form: str = "") -> tuple[int, ...] | None:
@@ -154,10 +154,11 @@ def constant_in(value: ir.Value, what: str) -> np.ndarray:
     return tensor.numpy()
 
 
-def _solved(node: ir.Node, contract: Contract, ports: Mapping[str, ir.Value], known: Mapping[str, int]) -> dict[str, int]:
+def _solved(node: ir.Node, contract: Contract, values: Mapping[str, ir.Value], known: Mapping[str, int]) -> dict[str, int]:
+    """The letters that values, by their form, tell beside the known ones. ModelFileError where shapes contradict each other."""
     where = title_of(node, contract)
     found = []
-    for form, value in [*ports.items(), (contract.output.form, node.outputs[0])]:
+    for form, value in values.items():
         if form in SCALARS or value.shape is None or not value.shape.is_static():
             continue
         shape = PORT_FORMS[form].shape

@@ -1,8 +1,4 @@
-"""A file with custom nodes, of any origin: which dialect it is in, and the shapes that it does not tell.
-
-Other tools often leave out every type behind a custom node, as no shape inference knows its operator. The contract does: inference
-and contract take turns until nothing new is learned.
-"""
+"""A file with custom nodes, of any origin: which dialect it is in, with the types that it does not tell worked out."""
 
 from __future__ import annotations
 
@@ -10,18 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TypeProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from ...errors import ExportError, ModelFileError
-from ..contract import Contract
 from ..dialect import Dialect, load, names
-from ..forms import PORT_FORMS, SCALARS
+from ..lint.finding import ERROR
+from ..lint.types import with_types
 from ..lint.wiring import check_wiring
 from ..model_file import iter_initializers, read_skeleton
 from ..opset import OPSETS
-from ..sizes import solve
 from ..twin import proto_to_twin
-from .custom_node import output_shape
 
 _DEFAULT_DOMAIN = ("", "ai.onnx")
 
@@ -74,10 +68,10 @@ def read_foreign(path: Path, origin: str | None) -> Foreign:
     _drop_bodies(model, mine)
     _name_nodes(model.graph, mine)
     _drop_unread_outputs(model.graph, mine)
-    proto_to_twin(model, dialect)
     _import_domains(model)
-    others = tuple(sorted(map(_title, custom - mine)))
-    return Foreign(with_shapes(model, dialect, str(path)), dialect, opset, path.parent, others)
+    typed = with_shapes(model, dialect, path.parent, str(path))
+    proto_to_twin(typed, dialect)
+    return Foreign(typed, dialect, opset, path.parent, tuple(sorted(map(_title, custom - mine))))
 
 
 def named(name: str, flag: str) -> Dialect:
@@ -114,57 +108,14 @@ def custom_names(graph: GraphProto) -> set[tuple[str, str]]:
     return {(node.domain, node.op_type) for node in _all_nodes(graph) if not _is_standard(node)}
 
 
-def with_shapes(model: ModelProto, dialect: Dialect, what: str) -> ModelProto:
-    """A copy with all types that follow from ONNX's shape inference and the dialect's contracts together."""
-    while True:
-        try:
-            model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-        except (onnx.shape_inference.InferenceError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            fix = "check it with onnx.checker"
-            raise ModelFileError(f"model file {what}", expected="shapes that fit together", got=reason, fix=fix) from error
-        if not _declare_outputs(model, dialect):
-            return model
-
-
-def _declare_outputs(model: ModelProto, dialect: Dialect) -> int:
-    """Gives custom nodes' outputs the shapes that follow from their inputs. Returns how many are new."""
-    graph = model.graph
-    infos = {info.name: info.type.tensor_type for info in (*graph.input, *graph.value_info, *graph.output)}
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    shapes |= {name: sizes for name, kind in infos.items() if (sizes := _sizes(kind)) is not None}
-    contracts = [contract for contract in (dialect.msda, dialect.dcn) if contract is not None]
-    new = 0
-    for node in graph.node:
-        for contract in contracts:
-            if node.op_type != contract.op_type or _is_standard(node) or len(node.output) != 1 or node.output[0] in shapes:
-                continue
-            shape = _output_of(node, contract, shapes)
-            first = infos.get(node.input[0])
-            if shape is not None and first is not None:
-                info = infos.get(node.output[0])
-                if info is None:
-                    graph.value_info.append(onnx.helper.make_tensor_value_info(node.output[0], first.elem_type, shape))
-                else:
-                    info.CopyFrom(onnx.helper.make_tensor_type_proto(first.elem_type, shape).tensor_type)
-                new += 1
-    return new
-
-
-def _output_of(node: NodeProto, contract: Contract, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...] | None:
-    found = []
-    for port, name in zip(contract.inputs, node.input, strict=False):
-        terms = PORT_FORMS[port.form].shape
-        if port.form not in SCALARS and name in shapes and len(terms.split()) == len(shapes[name]):
-            found.append((terms, shapes[name]))
-    letters, _ = solve(found, {})
-    return output_shape(contract, letters)
-
-
-def _sizes(kind: TypeProto.Tensor) -> tuple[int, ...] | None:
-    if not kind.HasField("shape") or any(not dim.HasField("dim_value") for dim in kind.shape.dim):
-        return None
-    return tuple(dim.dim_value for dim in kind.shape.dim)
+def with_shapes(model: ModelProto, dialect: Dialect, folder: Path, what: str) -> ModelProto:
+    """A copy with every type that can be worked out; custom nodes stand as in a file. ModelFileError where types contradict each other."""
+    typed, findings = with_types(model, dialect, folder)
+    wrong = next((finding for finding in findings if finding.severity == ERROR), None)
+    if wrong is not None:
+        fix = "check it with onnx.checker"
+        raise ModelFileError(f"model file {what}", expected="shapes that fit together", got=wrong.got, fix=fix)
+    return typed
 
 
 def _all_nodes(graph: GraphProto) -> list[NodeProto]:

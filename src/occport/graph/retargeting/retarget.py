@@ -23,8 +23,8 @@ from ..forms import PORT_FORMS, SCALARS, obtainable
 from ..functions import OPSETS_IN_FILES, Arithmetics
 from ..lower import lower
 from ..model_file import read_skeleton, write_model
+from ..opset import FIRST_IR_WITH_FUNCTIONS
 from ..rewrite import attach_functions, chosen
-from ..runnable import MIN_IR_FOR_FUNCTIONS
 from ..twin import checkable, from_twin, proto_to_twin
 from .check import Checked, Side, check_nodes
 from .foreign_file import Foreign, named, read_foreign
@@ -138,7 +138,7 @@ def rewrite(model: ir.Model, foreign: Foreign, goal: Dialect, wish: Wish) -> Non
         skip_reshapes(model.graph, [node for node in model.graph if node not in before])
         if wish.functions:
             attach_functions(model, goal, foreign.opset, wish.arithmetics)
-            model.ir_version = max(model.ir_version, MIN_IR_FOR_FUNCTIONS)
+            model.ir_version = max(model.ir_version, FIRST_IR_WITH_FUNCTIONS)
         from_twin(model)
     past = model.metadata_props.get(NOTE, "")
     begin = past if past.endswith(f" {foreign.dialect.name}") else foreign.dialect.name

@@ -10,8 +10,7 @@ from typing import NamedTuple
 from ...graph.bodies.body import FORMS
 from ...graph.dialect import Dialect
 from ...graph.functions import OPSETS_IN_FILES
-from ...graph.opset import IR_VERSIONS, OPSETS, ir_version_for
-from ...graph.runnable import MIN_IR_FOR_FUNCTIONS
+from ...graph.opset import FIRST_IR_WITH_FUNCTIONS, IR_VERSIONS, OPSETS, ir_version_for
 from . import custom, network
 from .candidates import attentions, biases, convolutions
 from .operators import FAMILIES, LAST
@@ -132,7 +131,7 @@ def _custom_probes(base: Dialect) -> list[Probe]:
         for operator, contract in (("msda", base.msda), ("dcn", base.dcn)):
             assert contract is not None
             asks, make_function = f"{contract.title} with its body in the file", partial(custom.with_function, base, operator, own)
-            probes.append(Probe(f"functions_{operator}", "functions", operator, asks, own, max(ir, MIN_IR_FOR_FUNCTIONS), make_function))
+            probes.append(Probe(f"functions_{operator}", "functions", operator, asks, own, max(ir, FIRST_IR_WITH_FUNCTIONS), make_function))
     return probes
 
 

@@ -12,8 +12,9 @@ from onnx import helper, numpy_helper
 
 from ...graph.dialect import Dialect
 from ...graph.functions import Arithmetics
+from ...graph.opset import FIRST_IR_WITH_FUNCTIONS
 from ...graph.rewrite import STANDARD, to_dialect
-from ...graph.runnable import MIN_IR_FOR_FUNCTIONS, make_runnable
+from ...graph.runnable import make_runnable
 from ...session import open_session
 
 Arrays = Mapping[str, np.ndarray]
@@ -75,7 +76,7 @@ def standard(
     )  # fmt: skip
     domains = sorted({one.domain for one in nodes if one.domain})
     imports = [helper.make_opsetid("", SOURCE_OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
-    source = helper.make_model(graph, opset_imports=imports, ir_version=MIN_IR_FOR_FUNCTIONS)
+    source = helper.make_model(graph, opset_imports=imports, ir_version=FIRST_IR_WITH_FUNCTIONS)
     model = ir.from_proto(onnx.shape_inference.infer_shapes(source, strict_mode=True, data_prop=True))
     wanted = run(ir.to_proto(model), STANDARD, inputs)
     to_dialect(model, STANDARD, opset, functions=False, arithmetics=arithmetics)
