@@ -14,7 +14,7 @@ from PIL import Image
 
 from occport.errors import FrameError
 from occport.frames.frame import NUSCENES_CAMERAS
-from occport.frames.frame_json import read_frame_json
+from occport.frames.frame_json import names_in_frame_json, read_frame_json
 from occport.frames.rig import nuscenes_like_rig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -234,3 +234,25 @@ def test_wild_files_end_in_one_line(folder, place, value):
         assert "\n" not in str(error) and str(error).isprintable()
     else:
         assert frame.images.shape[1:] == (6, 8, 3) and np.isfinite(frame.lidar2img).all()
+
+
+def test_names_without_images(folder, table, tmp_path):
+    path = tmp_path / "frame.json"
+    path.write_text(json.dumps(table))
+    assert names_in_frame_json(path) == ("a-frame", None)  # the images are elsewhere
+    path.write_text(json.dumps({"occ_path": "truth/occ.npy"}))
+    assert names_in_frame_json(path) == (None, tmp_path / "truth/occ.npy")
+    path.write_text(json.dumps({"occ_path": None, "cameras": 3}))
+    assert names_in_frame_json(path) == (None, None)
+    for content, message in [
+        ("[", "expected a JSON file"), ("[]", 'a mapping with the key "cameras"'), ('{"token": 3}', "token: expected a non-empty text"),
+        ('{"occ_path": 3}', "occ_path: expected a non-empty text of printable characters, got 3"),
+    ]:  # fmt: skip
+        path.write_text(content)
+        with pytest.raises(FrameError) as caught:
+            names_in_frame_json(path)
+        assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_the_ground_truth_does_not_disturb_the_frame(folder, table):
+    assert read(folder, table | {"occ_path": "nowhere.npy"}).name == "a-frame"

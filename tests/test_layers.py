@@ -25,22 +25,26 @@ MAY_IMPORT = {
     "ops": set(),
     "model": {"ops", "config"},
     "weights": {"leaves", "config", "model"},
+    "voxels": {"leaves"},
     "frames": {"leaves", "config"},
+    "city": {"leaves", "voxels", "frames"},
     "graph": {"leaves", "config"},
-    "export": {"leaves", "config", "ops", "model", "weights", "frames", "graph"},
+    "export": {"leaves", "config", "ops", "model", "weights", "voxels", "frames", "city", "graph"},
     "kit": {"leaves", "config", "frames", "graph", "export"},
-    "commands": {"leaves", "config", "graph", "export", "kit"},
+    "use": {"leaves", "config", "model", "weights", "voxels", "frames", "city", "graph", "export"},
+    "view": {"leaves", "config", "voxels", "frames"},
+    "commands": {"leaves", "config", "voxels", "frames", "city", "graph", "export", "kit", "use", "view"},
     "cli": {"leaves"},  # and the commands, by name
     "__main__": {"cli"},
     "occport": set(),  # `occport/__init__.py`, but for type checkers
 }
 # package → rooms that may import it; anywhere else it is an error
 RESTRICTED = {
-    "torch": {"ops", "model", "weights", "export"},
+    "torch": {"ops", "model", "weights", "export", "use"},
     "onnx": {"graph", "export", "leaves", "kit"},
     "onnx_ir": {"graph", "export", "kit"},
 }
-IN_ONE_FILE = ("PIL", "rich", "safetensors", "onnxruntime", "onnxscript")
+IN_ONE_FILE = ("PIL", "rich", "safetensors", "onnxruntime", "onnxscript", "scipy", "ray", "rerun", "matplotlib")
 MAX_LINES = {"file": 300, "function": 60}
 TABLES: set[str] = set()  # files that are one table may be longer
 VENDORS = re.compile(r"DL::|[\"'`]dl[\"'`]|\b(?:tensorrt|mmdeploy|ascend|autoware)\b", re.IGNORECASE)

@@ -28,7 +28,8 @@ def test_where_it_comes_from(runtime_export, tiny_network):
     assert {"torch", "onnx", "onnxruntime", "numpy"} <= table["versions"].keys()
     frame = table["frame"]
     assert frame["spec"] is None and frame["seed"] == 0 and frame["size"] == [60, 96]
-    assert frame["cameras"] == ["CAM_0", "CAM_1", "CAM_2", "CAM_3"] and "made-up images (seed 0)" in frame["described"]
+    assert frame["lidar2img"] == tiny_network.loaded.frame.lidar2img.tolist()
+    assert frame["cameras"] == ["CAM_0", "CAM_1", "CAM_2", "CAM_3"] and "a made-up city (seed 0)" in frame["described"]
 
 
 def test_resolved_config(runtime_export):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from occport.progress import NullProgress, Progress
+from occport.progress import Bar, NullProgress, Progress, speed_text
 
 
 class Clock:
@@ -125,3 +125,79 @@ def test_plain_progress_does_not_import_rich():
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def bar_lines(clock, total, steps, note=None):
+    """What a log holds after frames that take so many seconds each."""
+    stream = io.StringIO()
+    with Bar(total, stream=stream, clock=clock) as bar:
+        for number, seconds in enumerate(steps):
+            clock.now += seconds
+            bar.step(failed=number == 2)
+            if number == 2:
+                bar.note("occport: frame c: expected [bold]")
+    return stream.getvalue().splitlines()
+
+
+def test_a_bar_in_a_log_speaks_now_and_then(clock):
+    lines = bar_lines(clock, 100, [1.0] * 100)
+    assert lines == [
+        "[1/100] frames, 1.0 frames/s, 1 min 39 s left",
+        "occport: frame c: expected [bold]",
+        *(f"[{done}/100] frames, 1 failed, 1.0 frames/s, {left} left" for done, left in [
+            (11, "1 min 29 s"), (21, "1 min 19 s"), (31, "1 min 09 s"), (41, "59.0 s"), (51, "49.0 s"), (61, "39.0 s"), (71, "29.0 s"),
+            (81, "19.0 s"), (91, "9.0 s"),
+        ]),
+        "[100/100] frames, 1 failed in 1 min 40 s, 1.0 frames/s",
+    ]  # fmt: skip
+
+
+def test_a_run_of_hours_speaks_less_often(clock):
+    assert len(bar_lines(clock, 20_000, [1.0] * 20_000)) < 150
+
+
+def test_a_slow_start_is_forgotten(clock):
+    """A minute for the first frame; of ten frames the later half counts."""
+    assert bar_lines(clock, 1000, [60.0] + [2.0] * 9)[-2] == "[6/1000] frames, 1 failed, 0.50 frames/s, 33 min 08 s left"
+
+
+def test_a_bar_that_is_left_early(clock):
+    stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), Bar(5, stream=stream, clock=clock):
+        clock.now += 3
+        raise KeyboardInterrupt
+    assert stream.getvalue() == "[0/5] frames in 3.0 s\n"
+
+
+def test_a_bar_without_frames_or_without_time(clock):
+    assert bar_lines(clock, 0, []) == []
+    assert bar_lines(clock, 2, [0.0, 0.0]) == ["[1/2] frames", "[2/2] frames in 0.0 s"]
+
+
+def test_a_terminal_gets_a_bar(clock, monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with Bar(2, stream=stream, clock=clock) as bar:
+        clock.now += 0.5
+        bar.step()
+        bar.note("a [bold] note")
+        clock.now += 0.5
+        bar.step()
+    text = stream.getvalue()
+    assert "\x1b[" in text and "a [bold] note" in text and "2.0 frames/s" in text
+    assert text.endswith("[2/2] frames in 1.0 s, 2.0 frames/s\n")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_goes_to_stderr(capsys):
+    with Bar(1) as bar:
+        bar.step()
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("[1/1] frames in ")
+
+
+@pytest.mark.parametrize(
+    ("speed", "text"), [(0.01386, "0.014"), (0.0999, "0.10"), (0.5, "0.50"), (2.14, "2.1"), (99.6, "100"), (1234.5, "1,234")]
+)
+def test_speeds(speed, text):
+    assert speed_text(speed) == f"{text} frames/s"

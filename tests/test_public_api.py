@@ -9,7 +9,7 @@ import pytest
 
 import occport
 
-PUBLIC = ["Config", "SurroundOcc", "UserError", "VerificationFailed", "build_model", "read_config"]
+PUBLIC = ["Config", "Occupancy", "Predictor", "SurroundOcc", "UserError", "VerificationFailed", "build_model", "read_config"]
 HEAVY = ("torch", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "PIL", "rich", "safetensors")
 
 
@@ -35,9 +35,11 @@ def test_where_the_names_come_from():
     from occport.config import Config, read_config
     from occport.errors import UserError, VerificationFailed
     from occport.model.surroundocc import SurroundOcc, build_model
+    from occport.use.predictor import Predictor
+    from occport.voxels.occupancy import Occupancy
 
     found = [getattr(occport, name) for name in PUBLIC]
-    assert found == [Config, SurroundOcc, UserError, VerificationFailed, build_model, read_config]
+    assert found == [Config, Occupancy, Predictor, SurroundOcc, UserError, VerificationFailed, build_model, read_config]
 
 
 def test_star_import():
@@ -56,7 +58,9 @@ def test_an_unknown_name(name: str):
         "import occport",
         "import occport; occport.__version__, dir(occport)",
         "import occport; occport.read_config, occport.Config, occport.UserError, occport.VerificationFailed",
+        "import occport; occport.Occupancy",
         "import occport.cli",
+        "import occport.use.choice, occport.commands.network_flags",
         "import occport.frames.rig, occport.frames.visibility, occport.staging, occport.errors",
     ],
 )

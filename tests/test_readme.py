@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import io
 import json
-import pickle
 import re
 import runpy
 import shlex
@@ -25,19 +24,16 @@ from PIL import Image
 from exporting import ROOT, TINY, Ran, TraceOnce, run_cli, seeded_network
 from occport import cli
 from occport.frames.frame_json import read_frame_json
-from occport.frames.rig import nuscenes_like_rig
-from occport.frames.source import load_frame
 from occport.graph import dialect as dialects
+from own_frames import write_frames
 
 pytestmark = pytest.mark.xdist_group("readme")
 
 README, CHINESE, BRING_UP = ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs/bring-up.md"
-CHIPS, OPERATORS = ROOT / "docs/chips.md", ROOT / "docs/operators.md"
-DOCUMENTS = [README, CHINESE, BRING_UP, CHIPS, OPERATORS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-READERS = DOCUMENTS[:3]  # what users read from the top; the commands of the other two have tests of their own
+CHIPS, OPERATORS, USE = ROOT / "docs/chips.md", ROOT / "docs/operators.md", ROOT / "docs/use.md"
+DOCUMENTS = [README, CHINESE, BRING_UP, CHIPS, OPERATORS, USE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+READERS = DOCUMENTS[:3]  # what users read from the top; the commands of the other pages have tests of their own
 RESULTS = ROOT / "bench/results/export.json"
-TOKEN = "ca9a282c9e77460f8360f564131a8af5"  # the name of the frame in the README's output
-TINY_HW = (60, 96)  # of tiny.py's images, before padding
 FOREIGN_FLAGS = {"--strict", "--model"}  # mypy's, and those of the reader's compiler
 MADE = ("out/", "my/", "probes/", "vectors/", "test_data_set_0/", "npy/", "raw/", "CASE/")  # folders that the reader or a command makes
 FIGURES = (  # the rows of the README's table, in order: row of the results, cell
@@ -138,7 +134,7 @@ def test_flags_exist(document):
 
 
 def test_every_flag_is_told():
-    told = set.union(*(flags_of(document.read_text()) for document in (README, BRING_UP, CHIPS)))
+    told = set.union(*(flags_of(document.read_text()) for document in (README, BRING_UP, CHIPS, USE)))
     assert known_flags() - {"--help"} <= told
 
 
@@ -181,20 +177,6 @@ def test_frame_example(tmp_path):
     column, row, depth = (frame.lidar2img[0] @ [1.0, 10.0, 0.0, 1.0])[:3]  # 1 m to the right, 10 m ahead, at the LiDAR's height
     assert depth == pytest.approx(10 - 0.4)
     assert (column / depth, row / depth) == pytest.approx((800 + 1266 / 9.6, 450 - 1266 * 0.3 / 9.6))
-
-
-def write_frames(folder: Path) -> None:
-    """A frame of tiny.py's cameras, as frame.json and as a dataset file."""
-    names, rig = nuscenes_like_rig(4, *TINY_HW)
-    images = load_frame(None, num_cameras=4, image_size=TINY_HW).images
-    table: dict[str, Any] = {"token": TOKEN, "cameras": {}}
-    cams = {}
-    for name, matrix, image in zip(names, rig, images, strict=True):
-        Image.fromarray(image.astype(np.uint8)).save(folder / f"{name}.png")
-        table["cameras"][name] = {"file": f"{name}.png", "lidar2img": matrix.tolist()}
-        cams[name] = {"data_path": f"{name}.png", "cam_intrinsic": np.eye(3), "lidar2cam": matrix}  # the product is all that counts
-    (folder / "frame.json").write_text(json.dumps(table))
-    (folder / "infos.pkl").write_bytes(pickle.dumps({"infos": [{"token": TOKEN, "cams": cams}]}))
 
 
 class Desk:
@@ -256,6 +238,10 @@ def desk(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     desk = Desk(folder, TraceOnce())
     desk.run(console()[0], whole=True)
+    for verb in ("synth", "predict"):  # what other commands of the page then work on
+        for words in commands(README):
+            if words[:2] == ["occport", verb]:
+                desk.run(words)
     yield desk
     shutil.rmtree(folder)  # an exported file has 100 MB
 

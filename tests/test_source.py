@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from occport.errors import FrameError
-from occport.frames.frame import NUSCENES_CAMERAS, Frame
-from occport.frames.images import synthetic_images
+from occport.frames.frame import Frame
 from occport.frames.rig import nuscenes_like_rig
 from occport.frames.source import load_frame, seen_or_refuse
 from occport.frames.visibility import voxel_centres
@@ -40,16 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def load(spec, num_cameras=2):
-    return load_frame(spec, num_cameras=num_cameras, image_size=(6, 8))
-
-
-def test_synthetic():
-    frame = load_frame(None, num_cameras=6, image_size=(36, 64), seed=5)
-    assert frame.name == "synthetic" and frame.camera_names == NUSCENES_CAMERAS
-    np.testing.assert_array_equal(frame.images, synthetic_images(6, 36, 64, 5))
-    np.testing.assert_array_equal(frame.lidar2img, nuscenes_like_rig(6, 36, 64)[1])
-    assert frame.described == "synthetic: 6 made-up images (seed 5) and a nuScenes-like rig"
-    assert load_frame(None, num_cameras=3, image_size=(36, 64)).images.shape == (3, 36, 64, 3)
+    return load_frame(spec, num_cameras=num_cameras)
 
 
 def test_every_form_of_a_frame(folder):

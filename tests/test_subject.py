@@ -9,9 +9,10 @@ import torch
 from onnx import numpy_helper
 
 from exporting import Exported, Network
+from occport.errors import ModelFileError
 from occport.export.follow import rigs
 from occport.export.spec import from_json
-from occport.export.subject import Subject, hit_values, part, runnable
+from occport.export.subject import Subject, hit_values, part, runnable, trimmed
 from occport.frames.images import preprocess, synthetic_images
 from occport.frames.rig import turned
 
@@ -194,3 +195,40 @@ def test_part_is_a_model_of_its_own(runtime):
     assert sum(numpy_helper.to_array(tensor).nbytes for tensor in proto.graph.initializer if not tensor.external_data) < 100_000
     whole = [node.SerializeToString() for node in runtime.skeleton.graph.node]
     assert all(node.SerializeToString() in whole for node in proto.graph.node)
+
+
+@pytest.mark.parametrize("kind", ["runtime_export", "functions_export", "standard_export", "tables_export"])
+def test_only_some_outputs_are_run(kind, request, tiny_network):
+    subject, loaded = subject_of(request.getfixturevalue(kind)), tiny_network.loaded
+    whole = subject.run(loaded.img, loaded.lidar2img)
+    got = subject.run_only(loaded.img, loaded.lidar2img, ["labels_scale3"])
+    assert got.keys() == ({"labels_scale3", "dropped"} if kind == "tables_export" else {"labels_scale3"})
+    assert all(np.array_equal(array, whole[name]) for name, array in got.items())
+    logits = subject.run_only(loaded.img, loaded.lidar2img, ["logits_scale0"])["logits_scale0"]
+    assert np.abs(logits - whole["logits_scale0"]).max() < 1e-5
+    assert subject.open_only(["labels_scale3"]) is subject.open_only(["labels_scale3"])
+    with pytest.raises(ModelFileError, match=r"output 'labels_scale4' of .*: expected one of labels_scale0, .*, got an unknown name"):
+        subject.run_only(loaded.img, loaded.lidar2img, ["labels_scale4"])
+
+
+def test_a_trimmed_copy_has_fewer_nodes(runtime):
+    whole = runnable(runtime.skeleton, runtime.spec)
+    proto = trimmed(runnable(runtime.skeleton, runtime.spec), ["labels_scale0"])
+    assert [value.name for value in proto.graph.output] == ["labels_scale0"] and proto.functions == whole.functions
+    nodes = [node.SerializeToString() for node in whole.graph.node]
+    kept = [node.SerializeToString() for node in proto.graph.node]
+    assert len(kept) < len(nodes) and kept == [node for node in nodes if node in set(kept)]
+    assert {node.name for node in proto.graph.node if node.op_type == "ArgMax"} < {
+        node.name for node in whole.graph.node if node.op_type == "ArgMax"
+    }
+    assert list(proto.graph.input) == list(whole.graph.input) and len(proto.graph.initializer) == len(whole.graph.initializer)
+
+
+def test_provider_and_threads_reach_the_session(runtime_export, tiny_network):
+    spec, loaded = from_json(runtime_export.manifest["spec"]), tiny_network.loaded
+    subject = Subject(spec, runtime_export.model, None, provider="CPU", threads=1)
+    assert subject.run_only(loaded.img, loaded.lidar2img, ["labels_scale3"])["labels_scale3"].shape == (1, 16, 24, 8)
+    with pytest.raises(ModelFileError, match="execution provider 'none'"):
+        Subject(spec, runtime_export.model, None, provider="none").open_only(["labels_scale3"])
+    with pytest.raises(ModelFileError, match="number of threads: expected at least 1, got 0"):
+        Subject(spec, runtime_export.model, None, threads=0).open_only(["labels_scale3"])

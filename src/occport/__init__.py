@@ -3,6 +3,8 @@
 config = occport.read_config("projects/configs/surroundocc/surroundocc.py")
 model = occport.build_model(config)          # SurroundOcc in eval mode
 logits = model(img, lidar2img)               # four tensors (B, 17 or 1, X, Y, Z), coarse to fine
+predictor = occport.Predictor(model)         # or Predictor("exported.onnx")
+occupancy = predictor(images, calibration)   # occupancy.labels (X, Y, Z), .points(), .class_names, .save(folder)
 """
 
 from __future__ import annotations
@@ -10,18 +12,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Config", "SurroundOcc", "UserError", "VerificationFailed", "build_model", "read_config"]
+__all__ = ["Config", "Occupancy", "Predictor", "SurroundOcc", "UserError", "VerificationFailed", "build_model", "read_config"]
 
 if TYPE_CHECKING:
     from .config import Config, read_config
     from .errors import UserError, VerificationFailed
     from .model.surroundocc import SurroundOcc, build_model
+    from .use.predictor import Predictor
+    from .voxels.occupancy import Occupancy
 
 _HOMES = {
     "Config": "config",
     "read_config": "config",
     "UserError": "errors",
     "VerificationFailed": "errors",
+    "Occupancy": "voxels.occupancy",
+    "Predictor": "use.predictor",
     "SurroundOcc": "model.surroundocc",
     "build_model": "model.surroundocc",
 }

@@ -33,6 +33,10 @@ class Verb(NamedTuple):
 VERBS = {
     "export": Verb("export", "make a verified ONNX file from a config and a checkpoint"),
     "verify": Verb("verify", "check an exported file again"),
+    "predict": Verb("predict", "label the voxels of a frame, a folder of frames or a dataset"),
+    "evaluate": Verb("evaluate", "score a network, or what any runtime wrote, against ground truth"),
+    "view": Verb("view", "draw a picture, or an interactive recording, of occupancy"),
+    "synth": Verb("synth", "make a dataset of a synthetic city with exact ground truth"),
     "dialects": Verb("dialects", "list the dialects, or print one in full"),
     "lint": Verb("lint", "hold an ONNX file against a dialect's contract"),
     "retarget": Verb("retarget", "rewrite an ONNX file from one dialect into another"),

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, in one place: opening a model, feeding it, and its errors as one line each.
+"""ONNX Runtime in one place: opening a model on the CPU or another provider, feeding it, and its errors as one line each.
 
 A large file is best opened as its skeleton (`graph.model_file.read_skeleton`) with `weights_folder`: ONNX Runtime then maps the
 weights from the file on disk instead of copying them out of a protobuf message. Measured with a 694 MB model (half convolutions, half
@@ -32,6 +32,9 @@ from .errors import ModelFileError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, RunOptions, SessionOptions
 
+CPU = "CPU"  # the provider that is always there
+_SUFFIX = "ExecutionProvider"
+_ASSIGNMENT_KEY = "session.record_ep_graph_assignment_info"
 _ONLY_FATAL = 4  # log severity; an error arrives as an exception, and would else stand on the terminal twice
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 _DTYPES: dict[str, type[np.generic]] = {
@@ -50,13 +53,19 @@ class Port(NamedTuple):
 
 
 class Session:
-    """A model ready to run; made by `open_session`. `inputs` and `outputs` are its ports in graph order."""
+    """A model ready to run; made by `open_session`.
 
-    def __init__(self, session: InferenceSession, name: str) -> None:
+    Attributes:
+        inputs, outputs: its ports in graph order.
+        provider: the execution provider that was asked for, "CPU" without one.
+        placed: with a provider other than the CPU, how many nodes each one runs, by short name; else {}.
+    """
+
+    def __init__(self, session: InferenceSession, name: str, provider: str, placed: Mapping[str, int]) -> None:
         from onnxruntime import RunOptions
 
-        self._session = session
-        self._name = name
+        self.provider, self.placed = provider, placed
+        self._session, self._name = session, name
         self._options: RunOptions = RunOptions()
         self._options.log_severity_level = _ONLY_FATAL
         self.inputs = tuple(_port(node, name) for node in session.get_inputs())
@@ -120,25 +129,31 @@ def _port(node: object, model_name: str) -> Port:
 
 
 def open_session(
-    model: onnx.ModelProto | Path, *, weights_folder: Path | None = None, threads: int | None = None, custom_op_library: Path | None = None
-) -> Session:
-    """Opens a model with ONNX Runtime's CPU provider.
+    model: onnx.ModelProto | Path, *, weights_folder: Path | None = None, threads: int | None = None,
+    custom_op_library: Path | None = None, provider: str | None = None,
+) -> Session:  # fmt: skip
+    """Opens a model with ONNX Runtime.
 
     Args:
         model: a file, or a model in memory; one with external data (a skeleton) needs `weights_folder`.
         weights_folder: the folder that the external data of a model in memory are in. For a file it is the file's own.
         threads: number of CPU threads, at least 1; None leaves it to ONNX Runtime (one per physical core).
         custom_op_library: a shared library of ONNX Runtime custom operators, preferred to a model-local function of the same name.
+        provider: what runs it, as `full_name` takes it; None means the CPU. Nodes that it has no kernel for run on the CPU, and
+            `Session.placed` tells how many those are.
 
-    Results depend on nothing but the model and its inputs: no fallback to another provider, deterministic kernels.
+    Results depend on nothing but the model, its inputs and the provider: no silent fallback to another one, deterministic kernels.
 
     Errors: ModelFileError for a file that is no ONNX model, an operator that is neither built in nor defined in the model, an unknown
-        opset, missing external data, and a library that cannot be loaded.
+        opset, missing external data, a library that cannot be loaded; a provider that is not installed, does not start, or takes no node.
     """
     import onnxruntime
 
+    wanted = full_name(CPU if provider is None else provider)
     name = str(model) if isinstance(model, Path) else f"model {model.graph.name or 'without a name'!r}"
     options = _options(threads)
+    if wanted != CPU + _SUFFIX:
+        options.add_session_config_entry(_ASSIGNMENT_KEY, "1")
     if custom_op_library is not None:
         with _plain_errors(f"custom operator library {custom_op_library}"):
             options.register_custom_ops_library(str(custom_op_library.resolve()))
@@ -154,8 +169,48 @@ def open_session(
         source = _serialised(model, name)
     with _plain_errors(f"opening {name}"):
         # The fallback would print to stdout and try again with another provider.
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-    return Session(session, name)
+        session = onnxruntime.InferenceSession(source, options, providers=[wanted], enable_fallback=0)
+    return Session(session, name, wanted.removesuffix(_SUFFIX), _placed(session, wanted, name))
+
+
+def installed_providers() -> tuple[str, ...]:
+    """Short names of the execution providers of this ONNX Runtime ("CPU", …), the preferred first."""
+    import onnxruntime
+
+    return tuple(name.removesuffix(_SUFFIX) for name in onnxruntime.get_available_providers())
+
+
+def full_name(provider: str) -> str:
+    """ONNX Runtime's name of a provider.
+
+    Args:
+        provider: its name with or without "ExecutionProvider", in upper or lower case.
+    Errors: ModelFileError for one that is not installed; it lists those that are.
+    """
+    installed = installed_providers()
+    short = provider.lower().removesuffix(_SUFFIX.lower())
+    for name in installed:
+        if name.lower() == short:
+            return name + _SUFFIX
+    expected, fix = f"one that is installed: {', '.join(installed)}", "install the build of onnxruntime that has it"
+    raise ModelFileError(f"execution provider {provider!r}", expected=expected, got="none of these", fix=fix)
+
+
+def _placed(session: InferenceSession, wanted: str, name: str) -> dict[str, int]:
+    """How many nodes each provider runs, by short name; {} for the CPU. ModelFileError where the wanted one runs none."""
+    if wanted == CPU + _SUFFIX:
+        return {}
+    short, first = wanted.removesuffix(_SUFFIX), session.get_providers()[0].removesuffix(_SUFFIX)
+    if first != short:  # its library or its device is missing, and ONNX Runtime went on without it
+        fix = "look whether its libraries and its device are there"
+        raise ModelFileError(f"opening {name} with {short}", expected="this provider to start", got=f"{first} in its place", fix=fix)
+    counts: dict[str, int] = {}
+    for part in session.get_provider_graph_assignment_info():
+        owner = part.ep_name.removesuffix(_SUFFIX)
+        counts[owner] = counts.get(owner, 0) + len(part.get_nodes())
+    if not counts.get(short):
+        raise ModelFileError(f"opening {name} with {short}", expected="nodes that this provider can run", got="none; all would run on CPU")
+    return counts
 
 
 def _options(threads: int | None) -> SessionOptions:

@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="overrides, dotted from the config's top: model.img_backbone.depth=50",
     )
     what.add_argument("--checkpoint", type=Path, help=".pth or .safetensors; without it the weights are seeded and the file says UNTRAINED")
-    what.add_argument("--seed", type=_whole_from(0), default=0, help="for seeded weights and made-up images (default: 0)")
+    what.add_argument("--seed", type=_whole_from(0), default=0, help="for seeded weights and the synthetic city (default: 0)")
     what.add_argument(
-        "--frame", help="frame.json, a folder that holds one, or infos.pkl:INDEX (default: made-up images, nuScenes-like rig)"
+        "--frame", help="frame.json, a folder that holds one, or infos.pkl:INDEX (default: a frame of the synthetic city)"
     )
     form = parser.add_argument_group("the form of the file")
     form.add_argument(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from ..config import Config
 from ..errors import CheckpointError, FrameError, ModelFileError, VerificationFailed
-from ..graph.model_file import sha256_of
+from ..model.surroundocc import SurroundOcc
 from ..progress import Progress
-from .manifest import read_manifest
+from .baked_rig import baked_rig, check_baked
+from .manifest import altered, files_of, read_manifest
 from .pipeline import verify
 from .report import Report
 from .request import load_input
 from .spec import from_json
 from .subject import Subject
-from .weights import load_model
+from .weights import Weights, load_model
 
 
 def verify_again(path: Path, checkpoint: Path | None, frame: str | None, progress: Progress) -> Report:
@@ -27,19 +31,10 @@ def verify_again(path: Path, checkpoint: Path | None, frame: str | None, progres
         raise ModelFileError(f"model file {path}", expected="an ONNX file", got="no such file", fix="check the path")
     table = read_manifest(path)
     spec = from_json(table["spec"])
-    if spec.calibration == "tables" and "geometry" not in table["files"]:
-        raise ModelFileError(f"manifest of {path}", expected="a geometry file, as calibration is tables", got="none", fix="export again")
     report = Report(progress.say)
     with progress.stage("hashing the files"):
-        files = {role: path.parent / entry["file"] for role, entry in table["files"].items()} | {"model": path}
-        wrong = []
-        for role, file in files.items():
-            if not file.is_file():
-                raise ModelFileError(
-                    f"{role} file {file}", expected="the file that the manifest names", got="none", fix="keep the files together"
-                )
-            if sha256_of(file) != table["files"][role]["sha256"]:
-                wrong.append(f"{file.name} is not the file that was exported")
+        files = files_of(path, table)
+        wrong = [f"{file.name} is not the file that was exported" for file in altered(files, table)]
         report.findings("SHA-256 of the manifest", wrong, "unchanged since the export")
     with progress.stage("reading the frame"):
         origin = table["frame"]
@@ -54,19 +49,37 @@ def verify_again(path: Path, checkpoint: Path | None, frame: str | None, progres
                 got=str(loaded.img.shape[-2:]),
                 fix="the file is made for one size",
             )
+        # A manifest of an older version does not tell the rig. Its own frame is then taken at its word, another one is not.
+        rig = baked_rig(table, spec, path) if frame is not None or "lidar2img" in origin else None
+        if rig is not None:
+            check_baked(loaded.frame, rig, path)
     with progress.stage("loading the weights"):
-        weights = table["weights"]
-        place = checkpoint or (Path(weights["checkpoint"]) if weights["checkpoint"] else None)
-        model, found, _ = load_model(spec.config, place, weights["seed"] or 0)
-        if found.fingerprint != weights["fingerprint"]:
-            raise CheckpointError(
-                "fingerprint of the weights",
-                expected=weights["fingerprint"],
-                got=found.fingerprint,
-                fix="give the checkpoint of the export with --checkpoint",
-            )
+        model, _ = network_again(table, spec.config, checkpoint)
     subject = Subject(spec, path, files.get("geometry"))
     verify(subject, model, loaded, report, progress)
     if report.failures:
         raise VerificationFailed(report.failures)
     return report
+
+
+def network_again(table: Mapping[str, Any], config: Config, checkpoint: Path | None) -> tuple[SurroundOcc, Weights]:
+    """The network of a manifest in PyTorch, with the weights that the export had.
+
+    Args:
+        table: the manifest.
+        config: of the manifest's spec.
+        checkpoint: where the weights are now; None: where the manifest says, or seeded ones where it says so.
+
+    Errors: CheckpointError for a file that cannot be loaded, and for other weights than those of the export.
+    """
+    weights = table["weights"]
+    place = checkpoint or (Path(weights["checkpoint"]) if weights["checkpoint"] else None)
+    model, found, _ = load_model(config, place, weights["seed"] or 0)
+    if found.fingerprint != weights["fingerprint"]:
+        raise CheckpointError(
+            "fingerprint of the weights",
+            expected=weights["fingerprint"],
+            got=found.fingerprint,
+            fix="give the checkpoint of the export with --checkpoint",
+        )
+    return model, found

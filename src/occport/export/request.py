@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..city.frame import default_frame
 from ..config import Config
 from ..errors import ExportError
 from ..frames.frame import Frame
@@ -19,6 +20,7 @@ from ..graph.functions import Arithmetics
 from ..graph.rewrite import check_target
 from ..graph.settings import Settings, with_settings
 from ..model.projection import Budget
+from ..voxels.grid import Grid
 from .follow import default_budgets, level_points
 from .spec import CALIBRATIONS, Spec, check_renames
 from .trace import Outputs
@@ -67,8 +69,11 @@ class Loaded:
 
 def load_input(config: Config, frame_spec: str | None, seed: int = 0) -> Loaded:
     """Reads or makes the frame and preprocesses it as upstream's test pipeline. FrameError as the readers say."""
-    frame = load_frame(frame_spec, num_cameras=config.num_cameras, image_size=config.image.size, seed=seed)
     image = config.image
+    if frame_spec is None:
+        frame = default_frame(config.num_cameras, image.size, Grid(config.occ_size, config.pc_range), seed)
+    else:
+        frame = load_frame(frame_spec, num_cameras=config.num_cameras)
     size = (frame.images.shape[1], frame.images.shape[2])
     points = [level_points(level, config) for level in config.levels]
     blind = seen_or_refuse(frame, points, padded_hw(*size, image.size_divisor))
@@ -80,6 +85,7 @@ def load_input(config: Config, frame_spec: str | None, seed: int = 0) -> Loaded:
         "name": frame.name,
         "cameras": list(frame.camera_names),
         "size": list(size),
+        "lidar2img": frame.lidar2img.tolist(),  # for files that have it baked in
         "described": frame.described,
     }
     return Loaded(frame, img, frame.lidar2img[None].astype(np.float32), blind, origin)

@@ -1,16 +1,17 @@
-"""The written file under test: the very nodes and weights on disk, made runnable in memory.
+"""The written file, under test or in use: the very nodes and weights on disk, made runnable in memory.
 
 Bodies of custom nodes and extra outputs (logits) are attached to a copy in memory whose weights stay in the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from ..errors import ModelFileError
 from ..graph.model_file import read_skeleton
 from ..graph.runnable import make_runnable
 from ..session import Session, open_session
@@ -22,11 +23,16 @@ class Subject:
 
     Args:
         main: the main file.
-        geometry: the geometry file of a `tables` export, else None.
+        geometry: the geometry file of a `tables` export, else None. It always runs on the CPU, in float32.
+        provider: what runs the main file, as `session.open_session` takes it; None means the CPU.
+        threads: number of CPU threads; None leaves it to ONNX Runtime.
     """
 
-    def __init__(self, spec: Spec, main: Path, geometry: Path | None) -> None:
+    def __init__(
+        self, spec: Spec, main: Path, geometry: Path | None, *, provider: str | None = None, threads: int | None = None
+    ) -> None:  # fmt: skip
         self.spec, self.main, self.geometry = spec, main, geometry
+        self._provider, self._threads = provider, threads
         self.skeleton = read_skeleton(main)
         self._sessions: dict[str, Session] = {}
 
@@ -44,22 +50,54 @@ class Subject:
         Returns:
             The file's outputs, `logits_scale0` … of every scale that the file holds, and `dropped` where there is one.
         """
+        feeds, found = self._feeds(img, lidar2img)
+        return {**found, **self.run_main(feeds)}
+
+    def _feeds(self, img: np.ndarray, lidar2img: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The main file's inputs, and `dropped` where the geometry file tells it."""
         feeds = {"img": img.reshape(self.spec.input_shapes()["img"][1])}
-        found: dict[str, np.ndarray] = {}
         if self.spec.calibration == "runtime":
             feeds["lidar2img"] = lidar2img.reshape(self.spec.input_shapes()["lidar2img"][1])
-        if self.spec.calibration == "tables":
-            tables = self.tables(lidar2img)
-            found["dropped"] = tables.pop("dropped")
-            feeds.update(tables)
-        return {**found, **self.run_main(feeds)}
+        if self.spec.calibration != "tables":
+            return feeds, {}
+        tables = self.tables(lidar2img)
+        dropped = tables.pop("dropped")
+        return {**feeds, **tables}, {"dropped": dropped}
 
     def run_main(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the main file with all its inputs by the spec's names."""
         if "main" not in self._sessions:
-            self._sessions["main"] = open_session(runnable(self.skeleton, self.spec), weights_folder=self.main.parent)
+            self._sessions["main"] = self._open(runnable(self.skeleton, self.spec))
+        return self._named(self._sessions["main"], feeds)
+
+    def run_only(self, img: np.ndarray, lidar2img: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """Runs what these outputs need and nothing else; the same numbers as from `run`.
+
+        Args:
+            img, lidar2img: as for `run`.
+            outputs: names as `run` gives them.
+
+        Returns: these, and `dropped` of a `tables` export whether asked for or not.
+        Errors: ModelFileError for an output that the file does not hold, and what the sessions raise.
+        """
+        feeds, found = self._feeds(img, lidar2img)
+        return {**found, **self._named(self.open_only(outputs), feeds)}
+
+    def open_only(self, outputs: Sequence[str]) -> Session:
+        """The session of `run_only`. Errors: as there."""
+        key = " ".join(outputs)
+        if key not in self._sessions:
+            names = [self.spec.renamed(name) for name in outputs]
+            self._sessions[key] = self._open(trimmed(runnable(self.skeleton, self.spec), names))
+        return self._sessions[key]
+
+    def _open(self, proto: onnx.ModelProto) -> Session:
+        return open_session(proto, weights_folder=self.main.parent, threads=self._threads, provider=self._provider)
+
+    def _named(self, session: Session, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs a session by the spec's names."""
         back = {self.spec.renamed(name): name for name in self.spec.output_names}
-        got = self._sessions["main"].run({self.spec.renamed(name): array for name, array in feeds.items()})
+        got = session.run({self.spec.renamed(name): array for name, array in feeds.items()})
         return {back.get(name, name): array for name, array in got.items()}
 
     def hits(self, lidar2img: np.ndarray) -> dict[str, np.ndarray]:
@@ -84,7 +122,7 @@ class Subject:
         """Runs the geometry file: (1, N, 4, 4) → the tables and `dropped`."""
         assert self.geometry is not None
         if "geometry" not in self._sessions:
-            self._sessions["geometry"] = open_session(self.geometry)
+            self._sessions["geometry"] = open_session(self.geometry, threads=self._threads)
         shape = (1, *lidar2img.shape[1:])[4 - self.spec.lidar2img_rank :]
         back = {self.spec.renamed(name): name for name in self.spec.geometry_output_names}
         got = self._sessions["geometry"].run({self.spec.renamed("lidar2img"): lidar2img.reshape(shape)})
@@ -115,16 +153,39 @@ def hit_values(skeleton: onnx.ModelProto, levels: int) -> dict[str, str]:
     return found
 
 
-def part(skeleton: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:
-    """The sub-model that makes the named values: the same nodes and weights, and nothing else."""
-    wanted = set(outputs)
+def trimmed(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The model with these outputs only, and without the nodes that nothing of it needs; in place. Inputs and weights stay.
+
+    Errors: ModelFileError for an output that it does not have.
+    """
+    there = {value.name: value for value in proto.graph.output}
+    unknown = [name for name in outputs if name not in there]
+    if unknown:
+        raise ModelFileError(f"output {unknown[0]!r} of {proto.graph.name}", expected=f"one of {', '.join(there)}", got="an unknown name")
+    kept = [there[name] for name in outputs]
+    nodes = _needed(proto, set(outputs))
+    del proto.graph.output[:]
+    proto.graph.output.extend(kept)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return proto
+
+
+def _needed(proto: onnx.ModelProto, wanted: set[str]) -> list[onnx.NodeProto]:
+    """The nodes that the wanted values need, in order; their inputs are added to `wanted`."""
     nodes = []
-    for node in reversed(skeleton.graph.node):
+    for node in reversed(proto.graph.node):
         if wanted & set(node.output):
             nodes.append(node)
             wanted |= set(node.input)
+    return nodes[::-1]
+
+
+def part(skeleton: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:
+    """The sub-model that makes the named values: the same nodes and weights, and nothing else."""
+    wanted = set(outputs)
     graph = onnx.helper.make_graph(
-        nodes[::-1],
+        _needed(skeleton, wanted),
         "part",
         [value for value in skeleton.graph.input if value.name in wanted],
         [value for value in (*skeleton.graph.value_info, *skeleton.graph.output) if value.name in outputs],

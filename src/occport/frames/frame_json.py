@@ -2,6 +2,7 @@
 
     {
       "token": "my-first-frame",                       optional: the frame's name; else the folder's name
+      "occ_path": "occ.npy",                           optional: its ground truth, relative to this file, or absolute
       "cameras": {                                     required: one entry for each camera; their order is the network's
         "CAM_FRONT": {
           "file": "samples/CAM_FRONT.jpg",             required: relative to this file, or absolute
@@ -59,6 +60,17 @@ def read_frame_json(path: Path) -> Frame:
         _check_size(cameras[name], images.shape[1:3], f"{path}: cameras.{name}")
     token = printable(content["token"], f"{path}: token") if "token" in content else path.resolve().parent.name or "frame"
     return Frame(token, names, images, lidar2img, f"{token}: {len(names)} images and calibration of {path}")
+
+
+def names_in_frame_json(path: Path) -> tuple[str | None, Path | None]:
+    """Token and ground truth file of a frame, None where the file names none; neither images nor cameras are looked at.
+
+    Errors: FrameError for a file that is no JSON mapping, and for a token or an occ_path that is no printable text.
+    """
+    content = _parsed(path)
+    token = printable(content["token"], f"{path}: token") if "token" in content else None
+    truth = path.parent / printable(content["occ_path"], f"{path}: occ_path") if content.get("occ_path") is not None else None
+    return token, truth
 
 
 def _parsed(path: Path) -> dict[str, object]:

@@ -58,6 +58,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Writes (H, W, 3) uint8, channels B, G, R, as PNG: `read_image` gives the same bytes back. OSError where the disk does not take it."""
+    Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).save(path, format="PNG")
+
+
 def read_images(paths: Sequence[Path], camera_names: Sequence[str]) -> NDArray[np.uint8]:
     """The images of one frame → (N, H, W, 3) uint8 BGR.
 

@@ -3,11 +3,15 @@
 Of a camera are used: `data_path`, `cam_intrinsic` (3, 3) and either `sensor2lidar_rotation` (3, 3) with
 `sensor2lidar_translation` (3,), as nuScenes' tools write them, or `lidar2cam` (4, 4) for own data. Frames count from 0 in the
 file's order. A relative `data_path` is looked for under the folder of the pickle, then under each folder above it, the nearest
-first (dataset files say './data/nuscenes/…', seen from the root of the original project), then under the current folder.
+first (dataset files say './data/nuscenes/…', seen from the root of the original project), then under the current folder. The ground
+truth, `occ_path`, is looked for in the same way.
+
+The file read last is kept, so that going through a dataset frame by frame parses it once.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +23,10 @@ from .frame import Frame, described_value, printable, upstream_order
 from .images import read_images
 from .rig import agree, check_rig, matrix_from, projection
 from .safe_pickle import plain, read_pickle
+
+_KEPT_KEYS = ("token", "occ_path", "cams")  # sweeps and boxes make up most of a file and are not needed
+_SETTLED = 2_000_000_000  # nanoseconds; a younger file might be written again without a change of its time
+_last: dict[tuple[str, int, int], list[object]] = {}  # (path, bytes, time of change) → 'infos'; the file read last, or nothing
 
 
 def read_infos(path: Path, index: int) -> Frame:
@@ -48,7 +56,46 @@ def count_infos(path: Path) -> int:
     return len(_infos(path))
 
 
+def names_in_infos(path: Path) -> list[tuple[str | None, str | None]]:
+    """(token, occ_path as written) of every frame, in the file's order; None for what a frame lacks or what is no printable text.
+
+    Errors: FrameError as in `count_infos`; what else is wrong with a frame is told when that frame is read.
+    """
+    return [(_text(info, "token"), _text(info, "occ_path")) for info in _infos(path)]
+
+
+def ground_truth_file(occ_path: str, infos_path: Path) -> Path:
+    """Where the ground truth of a frame is; the first place where it could be if it is nowhere."""
+    places = _places(occ_path, infos_path)
+    return next((place for place in places if _is_file(place)), places[0])
+
+
+def _text(info: object, key: str) -> str | None:
+    value = plain(info.get(key)) if isinstance(info, dict) else None
+    return value if isinstance(value, str) and value and value.isprintable() else None
+
+
 def _infos(path: Path) -> list[object]:
+    stamp = _stamp(path)
+    kept = _last.get(stamp) if stamp else None
+    if kept is not None:
+        return kept
+    infos = _read(path)
+    if stamp and stamp == _stamp(path) and abs(time.time_ns() - stamp[2]) > _SETTLED:
+        _last.clear()
+        _last[stamp] = infos
+    return infos
+
+
+def _stamp(path: Path) -> tuple[str, int, int] | None:
+    try:
+        status = path.stat()
+        return str(path.resolve()), status.st_size, status.st_mtime_ns
+    except (OSError, ValueError):  # the reader says what is wrong with it
+        return None
+
+
+def _read(path: Path) -> list[object]:
     content = read_pickle(path)
     infos = content.get("infos") if isinstance(content, dict) else None
     if not isinstance(infos, list):
@@ -58,7 +105,7 @@ def _infos(path: Path) -> list[object]:
         )  # fmt: skip
     if not infos:
         raise FrameError(str(path), expected="at least one frame in 'infos'", got="none")
-    return infos
+    return [{key: info[key] for key in _KEPT_KEYS if key in info} if isinstance(info, dict) else info for info in infos]
 
 
 def _lidar2img(camera: object, what: str) -> NDArray[np.float64]:
@@ -97,10 +144,15 @@ def _matrix(camera: Mapping[object, object], key: str, shapes: tuple[tuple[int, 
     return matrix_from(plain(camera[key]), shapes, f"{what}.{key}")
 
 
-def _found(data_path: str, infos_path: Path) -> Path:
+def _places(relative: str, infos_path: Path) -> list[Path]:
+    """Where a path of a dataset file may be, the preferred place first."""
     folder = infos_path.resolve().parent
-    # A dict, since the current folder may be among the others. An absolute data_path overrides each folder in a join.
-    places = list(dict.fromkeys(place / data_path for place in (folder, *folder.parents, Path.cwd())))
+    # A dict, since the current folder may be among the others. An absolute path overrides each folder in a join.
+    return list(dict.fromkeys(place / relative for place in (folder, *folder.parents, Path.cwd())))
+
+
+def _found(data_path: str, infos_path: Path) -> Path:
+    places = _places(data_path, infos_path)
     for place in places:
         if _is_file(place):
             return place

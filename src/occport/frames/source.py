@@ -1,4 +1,4 @@
-"""Where a command's frame comes from: made up, a frame file, or a dataset."""
+"""Where a command's frame comes from: a frame file or a dataset. Where none is named, the synthetic city has one (`city/frame.py`)."""
 
 from __future__ import annotations
 
@@ -12,32 +12,22 @@ from numpy.typing import NDArray
 from ..errors import FrameError
 from .frame import Frame
 from .frame_json import read_frame_json
-from .images import synthetic_images
 from .infos import count_infos, read_infos
-from .rig import nuscenes_like_rig
 from .visibility import hits, unseen_report
 
 _FORMS = "a frame.json, a folder that holds one, or infos.pkl:INDEX"
 _PICKLES = (".pkl", ".pickle")
 
 
-def load_frame(spec: str | None, *, num_cameras: int, image_size: tuple[int, int], seed: int = 0) -> Frame:
+def load_frame(spec: str, *, num_cameras: int) -> Frame:
     """The frame that a user asks for.
 
     Args:
-        spec: None for made-up images and a nuScenes-like rig; "path/frame.json"; a folder that holds frame.json;
-            "path/infos.pkl:INDEX".
+        spec: "path/frame.json"; a folder that holds frame.json; "path/infos.pkl:INDEX".
         num_cameras: N, what the network takes.
-        image_size: (height, width) of made-up images before padding, pixels. Real images keep their own.
-        seed: of made-up images.
     Errors: FrameError for a spec of another form, everything the readers refuse, and another number of cameras.
     """
-    if spec is None:
-        names, lidar2img = nuscenes_like_rig(num_cameras, *image_size)
-        images = synthetic_images(num_cameras, *image_size, seed)
-        described = f"synthetic: {num_cameras} made-up images (seed {seed}) and a nuScenes-like rig"
-        return Frame("synthetic", names, images, lidar2img, described)
-    frame = _read(spec)
+    frame = read_frame(spec)
     if len(frame.camera_names) != num_cameras:
         count = len(frame.camera_names)
         raise FrameError(
@@ -47,7 +37,8 @@ def load_frame(spec: str | None, *, num_cameras: int, image_size: tuple[int, int
     return frame
 
 
-def _read(spec: str) -> Frame:
+def read_frame(spec: str) -> Frame:
+    """A frame of any number of cameras: "path/frame.json", a folder that holds one, or "path/infos.pkl:INDEX". Errors as `load_frame`."""
     path = Path(spec)
     if not spec.strip():
         raise FrameError("frame", expected=_FORMS, got="an empty text")

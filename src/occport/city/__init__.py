@@ -1,0 +1,1 @@
+"""A synthetic city: scenes, their exact occupancy, and six rendered camera images. numpy, no torch."""
