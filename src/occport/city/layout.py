@@ -3,7 +3,7 @@
     |x| <  7    road, two lanes to each side of the middle; a crossing street every 60 m
     |x| <  9.5  parking and islands (other_flat)
     |x| < 13    pavement
-    beyond      plots of 20 m: buildings, or parks with trees
+    beyond      plots of 20 m: buildings with a yard behind them from 28 m on, or parks with trees
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from .shapes import Shape
+from .vehicles import bus, car, lorry, person, rider, truck
 
 FRAMES = 20  # of a scene; the next one has another street
-LANE, ROAD, PARKING, PAVEMENT = 3.5, 7.0, 9.5, 13.0
+LANE, ROAD, PARKING, PAVEMENT, YARDS = 3.5, 7.0, 9.5, 13.0, 28.0
 CROSSING_EVERY, CROSSING_HALF = 60.0, 5.0
 EGO_X = 1.75  # the ego drives in the middle of the inner right lane
 PLOT = 20.0
 _FROM, _TO = -100.0, 140.0  # where the street is furnished
 _WALLS = ((178, 96, 78), (205, 186, 150), (150, 140, 132), (196, 160, 120), (120, 128, 140), (222, 214, 200))
-_PAINTS = ((176, 30, 34), (238, 238, 236), (28, 30, 36), (52, 88, 150), (150, 154, 160), (200, 160, 40), (36, 96, 70))
-_CLOTHES = ((200, 60, 60), (60, 90, 170), (230, 200, 80), (80, 150, 90), (90, 70, 110))
 _GREENS = ((58, 112, 44), (76, 132, 50), (46, 98, 52), (98, 140, 60))
 
 
@@ -87,7 +86,7 @@ def _furniture(dice: np.random.Generator, place: Street) -> Iterator[Shape]:
             if number % 2:
                 yield from _tree(dice, side * (PARKING + 1.0), float(y) + dice.uniform(-1, 1))
             else:
-                yield Shape("cylinder", "manmade", (side * (PARKING + 0.5), float(y), 2.8), (0.15, 0.15, 2.8), (70, 74, 80))
+                yield Shape("cylinder", "manmade", (side * (PARKING + 0.5), float(y), 2.8), (0.15, 0.15, 2.8), (70, 74, 80), detail=True)
 
 
 def _works(dice: np.random.Generator, place: Street) -> Iterator[Shape]:
@@ -102,7 +101,7 @@ def _works(dice: np.random.Generator, place: Street) -> Iterator[Shape]:
     yellow = (236, 178, 20)
     yield Shape("box", "construction_vehicle", (lane, begin + 5, 1.1), (1.1, 1.9, 1.1), yellow)
     yield Shape("box", "construction_vehicle", (lane, begin + 5.6, 2.6), (0.8, 0.8, 0.5), (60, 62, 66))
-    yield Shape("box", "construction_vehicle", (lane, begin + 8.4, 1.8), (0.3, 1.8, 0.4), yellow)
+    yield Shape("box", "construction_vehicle", (lane, begin + 8.4, 1.8), (0.3, 1.8, 0.4), yellow, yaw=20.0)
 
 
 def _traffic(dice: np.random.Generator, place: Street) -> Iterator[Shape]:
@@ -111,40 +110,21 @@ def _traffic(dice: np.random.Generator, place: Street) -> Iterator[Shape]:
         y = _FROM + float(dice.integers(0, 5))
         while y < _TO:
             if place.crossing(np.array(y)) > CROSSING_HALF + 4 and dice.integers(10) < 6:
-                yield from _car(dice, side * (ROAD + 1.2), y, 0.0, 0.0)
+                yield from car(dice, side * (ROAD + 1.2), y, side, 0.0)
             y += 6.0
     gap = float(dice.integers(11, 15))
-    yield from _car(dice, EGO_X, gap, 0.0, 1.0)
-    yield from _car(dice, EGO_X, -gap, 0.0, 1.0)
-    yield from _lorry(dice, EGO_X, gap + 14, 1.0)
+    yield from car(dice, EGO_X, gap, 1, 1.0)
+    yield from car(dice, EGO_X, -gap, 1, 1.0)
+    yield from lorry(dice, EGO_X, gap + 14, 1.0)
     opposite = -LANE / 2 - 0.4
-    yield from _car(dice, opposite, float(dice.integers(8, 14)), 180.0, -1.0)
-    yield from _car(dice, opposite, float(dice.integers(34, 42)), 180.0, -1.0)
-    yield from _car(dice, opposite, -float(dice.integers(14, 22)), 180.0, -1.0)
-    bus = -LANE * 1.5
-    yield Shape("box", "bus", (bus, float(dice.integers(16, 26)), 1.7), (1.3, 5.6, 1.5), (230, 190, 40), 0.0, True, -0.5)
-    paint = _PAINTS[dice.integers(len(_PAINTS))]
-    yield Shape("box", "truck", (bus, float(dice.integers(-32, -26)), 1.6), (1.25, 3.6, 1.5), paint, speed=-0.5)
+    yield from car(dice, opposite, float(dice.integers(8, 14)), -1, -1.0)
+    yield from car(dice, opposite, float(dice.integers(34, 42)), -1, -1.0)
+    yield from car(dice, opposite, -float(dice.integers(14, 22)), -1, -1.0)
     lane = LANE * 1.5
-    yield from _rider(dice, "bicycle", lane + 0.6, float(dice.integers(4, 8)), 0.6)
-    yield from _rider(dice, "motorcycle", lane, -float(dice.integers(6, 10)), 1.0)
-
-
-def _car(dice: np.random.Generator, x: float, y: float, yaw: float, speed: float) -> Iterator[Shape]:
-    paint = _PAINTS[dice.integers(len(_PAINTS))]
-    yield Shape("box", "car", (x, y, 0.55), (0.95, 2.25, 0.45), paint, yaw, speed=speed)
-    yield Shape("box", "car", (x, y - 0.2, 1.25), (0.8, 1.2, 0.3), (48, 56, 66), yaw, speed=speed)
-
-
-def _lorry(dice: np.random.Generator, x: float, y: float, speed: float) -> Iterator[Shape]:
-    paint = _PAINTS[dice.integers(len(_PAINTS))]
-    yield Shape("box", "truck", (x, y + 6.2, 1.5), (1.25, 1.2, 1.4), paint, speed=speed)
-    yield Shape("box", "trailer", (x, y, 1.9), (1.3, 4.6, 1.5), (214, 214, 208), speed=speed)
-
-
-def _rider(dice: np.random.Generator, label: str, x: float, y: float, speed: float) -> Iterator[Shape]:
-    yield Shape("box", label, (x, y, 0.5), (0.25, 0.9, 0.5), (50, 52, 58), speed=speed)
-    yield Shape("box", label, (x, y, 1.35), (0.25, 0.3, 0.4), _CLOTHES[dice.integers(len(_CLOTHES))], speed=speed)
+    yield from bus(-lane, float(dice.integers(16, 26)), -1, -0.5)
+    yield from truck(dice, -lane, float(dice.integers(-32, -26)), -1, -0.5)
+    yield from rider(dice, "bicycle", lane + 0.6, float(dice.integers(4, 8)), 0.6)
+    yield from rider(dice, "motorcycle", lane, -float(dice.integers(6, 10)), 1.0)
 
 
 def _people(dice: np.random.Generator, place: Street) -> Iterator[Shape]:
@@ -153,10 +133,6 @@ def _people(dice: np.random.Generator, place: Street) -> Iterator[Shape]:
         side = -1 if dice.integers(2) else 1
         x, y = side * dice.uniform(PARKING + 1.6, PAVEMENT - 0.6), dice.uniform(-45, 65)
         if place.crossing(np.array(y)) > CROSSING_HALF:
-            yield _person(dice, x, y, float(dice.integers(-2, 3)) * 0.1)
+            yield from person(dice, x, y, float(dice.integers(-2, 3)) * 0.1)
     for _ in range(3):
-        yield _person(dice, -dice.uniform(3.8, 6.5), place.first_crossing - CROSSING_HALF - dice.uniform(1, 3), 0.0)
-
-
-def _person(dice: np.random.Generator, x: float, y: float, speed: float) -> Shape:
-    return Shape("cylinder", "pedestrian", (x, y, 0.9), (0.25, 0.25, 0.9), _CLOTHES[dice.integers(len(_CLOTHES))], speed=speed)
+        yield from person(dice, -dice.uniform(3.8, 6.5), place.first_crossing - CROSSING_HALF - dice.uniform(1, 3), 0.0)

@@ -23,6 +23,7 @@ class Shape:
         yaw: degrees, counter-clockwise seen from above: its own y axis points that far left of the world's y.
         windows: whether rows of windows are painted on its sides.
         speed: metres a frame along the world's y.
+        detail: whether coarse grids leave it out, where grown to a voxel it would hide what it belongs to.
     """
 
     form: Literal["box", "cylinder", "ellipsoid"]
@@ -33,6 +34,7 @@ class Shape:
     yaw: float = 0.0
     windows: bool = False
     speed: float = 0.0
+    detail: bool = False
 
     def at(self, frame: float) -> tuple[float, float, float]:
         """Its centre at a frame of its scene."""

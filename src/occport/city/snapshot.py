@@ -1,8 +1,9 @@
 """One moment of a street as voxels: a class and a colour for each, in the LiDAR frame of the ego.
 
 A voxel belongs to the last shape that its centre lies in. Where a shape is thinner than a voxel it is grown to one, and stands in the
-middle of it, so that nothing vanishes between voxels. The ground is the one layer of voxels that holds its surface. Voxels in which a
-camera stands are empty.
+middle of it, so that nothing vanishes between voxels. Voxels of more than a metre leave out details (wheels, windows, lamps, road
+markings), which at that size would hide what they belong to. The ground is the one layer of voxels that holds its surface. Voxels in
+which a camera stands are empty.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from numpy.typing import NDArray
 
 from ..voxels.classes import CLASS_NAMES, EMPTY
 from ..voxels.grid import Grid
-from .layout import CROSSING_HALF, EGO_X, FRAMES, LANE, PARKING, PAVEMENT, PLOT, ROAD, Street, street
+from .layout import CROSSING_HALF, EGO_X, FRAMES, LANE, PARKING, PAVEMENT, PLOT, ROAD, YARDS, Street, street
 from .shapes import Shape
 
 LIDAR_HEIGHT = 1.84  # metres above the road, as on nuScenes' cars
+_FINE = 1.0  # metres: a grid of larger voxels shows no details, windows and road markings
 _STEP = 1.0  # metres that the ego drives in a frame
 _TEXTURE = 0.5  # metres: the grain of the paint
 _ROUGH = 0.16  # how much brighter the brightest grain is than the darkest, relative
+_STOREY = 2.2  # metres, so that two rows of windows find room below the upper end of the range, 4.84 m above the road
 _GLASS, _WHITE = (70, 92, 116), (232, 232, 226)
 _GROUND = {  # class → R, G, B
     "driveable_surface": (92, 94, 98),
@@ -76,12 +79,19 @@ def snapshot(seed: int, number: int, grid: Grid, cameras: NDArray[np.float64]) -
     pose = _Pose(sway, (EGO_X, frame * _STEP, LIDAR_HEIGHT))
     owner = np.full(grid.size, -1, np.int32)  # 0 to 3: ground; from 4 on: shapes
     _lay_ground(owner, grid, place, pose)
+    fine = is_fine(grid)
     for index, shape in enumerate(place.shapes):
-        _put(owner, grid, shape, frame, pose, index + len(_KINDS))
+        if fine or not shape.detail:
+            _put(owner, grid, shape, frame, pose, index + len(_KINDS))
     stand = grid.index_of(cameras)
     owner[tuple(stand[grid.inside(stand)].T)] = -1
     labels_of = np.array([*(_LABEL[kind] for kind in _KINDS), *(_LABEL[shape.label] for shape in place.shapes), EMPTY], np.uint8)
     return Snapshot(grid, labels_of[owner], _painted(owner, grid, place, pose))
+
+
+def is_fine(grid: Grid) -> bool:
+    """Whether details are shown: on voxels of at most a metre."""
+    return bool(grid.voxel_size.max() <= _FINE)
 
 
 def _lay_ground(owner: NDArray[np.int32], grid: Grid, place: Street, pose: _Pose) -> None:
@@ -94,7 +104,10 @@ def _lay_ground(owner: NDArray[np.int32], grid: Grid, place: Street, pose: _Pose
     aside, crossing = np.abs(x), place.crossing(y)
     in_park = np.array([(-1 if low else 1, int(plot)) in place.parks for low, plot in zip(x < 0, y // PLOT, strict=True)])
     kinds = np.select(
-        [(aside < ROAD) | (crossing < CROSSING_HALF), aside < PARKING, (aside < PAVEMENT) | (crossing < CROSSING_HALF + 3), in_park],
+        [
+            (aside < ROAD) | (crossing < CROSSING_HALF), aside < PARKING, (aside < PAVEMENT) | (crossing < CROSSING_HALF + 3),
+            in_park | (aside > YARDS),
+        ],
         [0, 1, 2, 3], 2,
     )  # fmt: skip
     owner[:, :, layer] = kinds.reshape(grid.size[:2])
@@ -124,8 +137,9 @@ def _painted(owner: NDArray[np.int32], grid: Grid, place: Street, pose: _Pose) -
     points = pose.world(grid.centres(index))
     base = np.array([*_GROUND.values(), *(shape.colour for shape in place.shapes)], np.float64)[mine]
     windows = np.array([*(False for _ in _KINDS), *(shape.windows for shape in place.shapes)])[mine]
-    base[windows & _is_glass(points)] = _GLASS
-    base[(mine == 0) & _is_marked(points, place)] = _WHITE
+    if is_fine(grid):
+        base[windows & _is_glass(points)] = _GLASS
+        base[(mine == 0) & _is_marked(points, place)] = _WHITE
     base *= 1 + _ROUGH * (_grain(points) - 0.5)[:, None]
     colours = np.zeros((*grid.size, 3), np.uint8)
     colours[tuple(index.T)] = np.clip(np.rint(base), 0, 255)
@@ -133,8 +147,8 @@ def _painted(owner: NDArray[np.int32], grid: Grid, place: Street, pose: _Pose) -
 
 
 def _is_glass(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    height, along = points[:, 2] % 3.0, (points[:, 0] + points[:, 1]) % 3.0
-    return np.asarray((height > 1.2) & (height < 2.5) & (along < 1.8))
+    height, along = points[:, 2] % _STOREY, (points[:, 0] + points[:, 1]) % 3.0
+    return np.asarray((height > 0.8) & (height < 1.85) & (along < 1.6))
 
 
 def _is_marked(points: NDArray[np.float64], place: Street) -> NDArray[np.bool_]:
