@@ -166,7 +166,7 @@ def test_sides_of_another_grid_or_classes(tmp_path):
 
 def test_untrained_weights_are_said_loudly(tmp_path, reads):
     table = evaluated(EvaluatePlan(network(trained=False), None, True), tasks(tmp_path, 0))
-    assert "UNTRAINED: the weights of stand-in 0 are seeded" in table["remarks"]
+    assert "UNTRAINED: stand-in 0; the scores say nothing about a trained network" in table["remarks"]
 
 
 def test_plans_travel_without_what_is_open():

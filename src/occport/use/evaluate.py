@@ -209,7 +209,7 @@ class Evaluation:
         scores, others = (total.scores() for total in self._totals)
         remarks = [f"on {frames_text(count)}: {note}" for note, count in sorted(self._notes.items())]
         untrained = [side.described for side in self._sides if side is not None and not side.trained]
-        remarks += [f"UNTRAINED: the weights of {described} are seeded" for described in untrained]
+        remarks += [f"UNTRAINED: {described}; the scores say nothing about a trained network" for described in untrained]
         if self.failed.count:
             remarks.append(f"{self.failed.count} of {frames_text(self.done + self.failed.count)} failed and are not counted: {self.failed}")
         if second is not None and scores.frames < self.done:
