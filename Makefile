@@ -13,7 +13,7 @@ help:
 	@echo "make export     set up, then export $(CONFIG) to out/ and verify it (EXPORT='--flags …' adds flags)"
 	@echo "make test       set up, then lint, types and the fast tests"
 	@echo "make test-full  the full-size tests too (minutes, 8 GiB)"
-	@echo "make bench      measure the export, the exported file, predicting and scoring; full size included"
+	@echo "make bench      measure the export, the exported file, a frame by stage, operators, predicting and scoring; full size included"
 
 setup: $(READY)
 
@@ -43,6 +43,9 @@ bench: $(READY)
 	$(BIN)/python bench/export.py
 	$(BIN)/python bench/standard_forms.py
 	$(BIN)/python bench/dataset.py
+	$(BIN)/python bench/speed.py
+	$(BIN)/python bench/kernels.py
+	$(BIN)/python bench/growth.py
 	test -f $(MODEL) || $(MAKE) export
 	$(BIN)/python bench/graph_tools.py $(MODEL)
 

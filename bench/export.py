@@ -64,16 +64,19 @@ def trace_and_run(config: str, form: str, folder: str, repeats: int) -> dict[str
 
 
 def pytorch(config: str, repeats: int) -> dict[str, Any]:
-    """One frame in PyTorch, fp32."""
+    """One frame in PyTorch, fp32, as `predict` runs it."""
     import torch
 
     from occport.config import read_config
+    from occport.export.device import Setting
     from occport.export.request import load_input
     from occport.export.weights import load_model
+    from occport.memory import keep_pages
 
+    keep_pages()
     settings = read_config(config)
     loaded = load_input(settings, None)
-    model, _, _ = load_model(settings, None, 0)
+    model = Setting().ready(load_model(settings, None, 0)[0], own=True)
     seconds = []
     with torch.no_grad():
         for _ in range(repeats):

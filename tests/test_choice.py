@@ -37,6 +37,10 @@ def test_flags_become_a_choice():
     flags = ("--config", "a.py", "--cfg-options", "x=1", "y=2", "--checkpoint", "w.pth", "--seed", 3, "--threads", 2)
     assert chosen(*flags) == Choice(Path("a.py"), ("x=1", "y=2"), Path("w.pth"), 3, threads=2)
     assert chosen("--model", "a.onnx", "--provider", "CPU") == Choice(model=Path("a.onnx"), provider="CPU")
+    there = chosen("--config", "a.py", "--precision", "bf16", "--device", "cuda:1")
+    assert there == Choice(Path("a.py"), precision="bf16", device="cuda:1")
+    low = chosen("--model", "a.onnx", "--precision", "fp16", "--device", "cuda", "--against", "torch")
+    assert low.torch_of() == Choice(made_from=Path("a.onnx"), precision="fp16", device="cuda")
     against = chosen("--model", "a.onnx", "--checkpoint", "w.pth", "--against", "torch")
     assert against.checkpoint == Path("w.pth") and against.torch_of() == Choice(checkpoint=Path("w.pth"), made_from=Path("a.onnx"))
 
@@ -48,6 +52,11 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "options": (("--model", "a.onnx", "--cfg-options", "a=1"), "--cfg-options: expected --config with it, got --model, whose config is in"),
     "checkpoint": (("--model", "a", "--checkpoint", "b"), "--checkpoint: expected --config with it, got --model, which holds its weights"),
     "other file": (("--model", "a", "--checkpoint", "b", "--against", "c.onnx"), "--checkpoint: expected --config with it, got --model"),
+    "precision": (
+        ("--model", "a", "--precision", "bf16"),
+        "--precision: expected --config with it, got --model, which has its own precision; leave it out",
+    ),
+    "device": (("--model", "a", "--device", "cpu"), "--device: expected --config with it, got --model, whose device is its --provider"),
     "threads": (("--config", "a.py", "--threads", 0), "--threads: expected at least 1, got 0"),
     "seed": (("--config", "a.py", "--seed", -1), "--seed: expected at least 0, got -1"),
 }
@@ -103,6 +112,31 @@ def test_what_cannot_be_opened(tmp_path):
             choice.open()
     with pytest.raises(UserError, match="execution provider 'CPU': expected an exported file, got a network in PyTorch"):
         Choice(TINY, provider="CPU").open()
+
+
+def test_a_precision_is_part_of_the_network():
+    low = Choice(TINY, precision="bf16").open()
+    exact = Choice(TINY).open()
+    assert low.described == "PyTorch bfloat16, weights seeded with 0" and (low.precision, exact.precision) == ("bf16", "fp32")
+    assert dict(low.identity) == {**exact.identity, "precision": "bf16"} and "precision" not in exact.identity
+    some = frame()
+    assert 0.9 < (low.predict(some).labels == exact.predict(some).labels).mean() < 1
+
+
+def test_what_cannot_run_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(UserError, match="precision on a CPU: expected fp32 or bf16, got fp16; bf16 is the fast one"):
+        Choice(tmp_path / "none.py", precision="fp16").open()
+    with pytest.raises(UserError, match="device nowhere: expected a device of this PyTorch: cpu"):
+        Choice(tmp_path / "none.py", device="nowhere").open()
+
+
+def test_only_networks_on_a_cpu_keep_the_memory(monkeypatch, runtime_export):
+    asked: list[bool] = []
+    monkeypatch.setattr("occport.use.choice.keep_pages", lambda: asked.append(True))
+    Choice(model=runtime_export.model).open()
+    assert not asked
+    Choice(TINY).open()
+    assert asked == [True]
 
 
 def test_a_file_opens_with_its_provider(runtime_export):

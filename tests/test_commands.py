@@ -11,6 +11,7 @@ from exporting import TINY, assert_refused, run_cli
 from occport.commands import export as command
 from occport.errors import ExportError
 from occport.export import pipeline
+from occport.export.device import Setting
 from occport.export.request import Request
 from occport.graph import dialect
 from occport.graph.settings import Settings
@@ -68,6 +69,7 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--shapes-dtype", "int32"], "settings", Settings(shapes_dtype="int32")),
     (["--im2col-step", "32"], "settings", Settings(im2col_step=32)),
     (["--dcn-bias", "input"], "settings", Settings(dcn_bias="input")),
+    (["--reference-precision", "bf16", "--device", "cpu"], "reference", Setting("bf16", "cpu")),
 ]
 
 

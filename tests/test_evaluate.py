@@ -35,7 +35,7 @@ class Network:
 
     def __init__(self, semantic: bool, shift: int, trained: bool) -> None:
         self.grid, self.class_names, self.trained = GRID, NAMES if semantic else OCCUPIED, trained
-        self.described = f"stand-in {shift}"
+        self.described, self.precision, self.hints = f"stand-in {shift}", "", ()
         self.config = SimpleNamespace(num_cameras=1, image=SimpleNamespace(size=(8, 8)))
         self._shift = shift
 

@@ -194,7 +194,7 @@ def test_labels_alone_are_noted(write, monkeypatch):
 
     def bare(self: Subject, *arguments: Any, **settings: Any) -> None:
         real(self, *arguments, **settings)
-        kept = [info for info in self.skeleton.graph.value_info if info.name != "logits_scale3"]
+        kept = [info for info in self.skeleton.graph.value_info if info.name != "logits_scale3_zyx"]
         del self.skeleton.graph.value_info[:]
         self.skeleton.graph.value_info.extend(kept)
 

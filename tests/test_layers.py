@@ -15,7 +15,7 @@ from occport.graph import dialect as dialects
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "occport"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
-LEAVES = {"errors", "staging", "progress", "compare", "session"}
+LEAVES = {"errors", "staging", "progress", "compare", "session", "memory", "external_data"}
 WEIGHTS = {"checkpoint", "weights_file", "seeds"}
 
 # room → rooms that it may import, beside itself
@@ -32,15 +32,16 @@ MAY_IMPORT = {
     "export": {"leaves", "config", "ops", "model", "weights", "voxels", "frames", "city", "graph"},
     "kit": {"leaves", "config", "frames", "graph", "export"},
     "use": {"leaves", "config", "model", "weights", "voxels", "frames", "city", "graph", "export"},
+    "measure": {"leaves", "config", "ops", "model", "weights", "voxels", "frames", "city", "graph", "export", "use"},
     "view": {"leaves", "config", "voxels", "frames"},
-    "commands": {"leaves", "config", "voxels", "frames", "city", "graph", "export", "kit", "use", "view"},
+    "commands": {"leaves", "config", "voxels", "frames", "city", "graph", "export", "kit", "use", "measure", "view"},
     "cli": {"leaves"},  # and the commands, by name
     "__main__": {"cli"},
     "occport": set(),  # `occport/__init__.py`, but for type checkers
 }
 # package → rooms that may import it; anywhere else it is an error
 RESTRICTED = {
-    "torch": {"ops", "model", "weights", "export", "use"},
+    "torch": {"ops", "model", "weights", "export", "use", "measure"},
     "onnx": {"graph", "export", "leaves", "kit"},
     "onnx_ir": {"graph", "export", "kit"},
 }

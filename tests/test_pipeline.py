@@ -105,7 +105,7 @@ def test_outputs(kind, levels, tmp_path, brisk, tiny_network):
     names = [value.name for value in made.skeleton.graph.output]
     assert names == [*(f"{kind}_scale{scale}" for scale in scales), "dropped"]
     made_values = {name for node in made.skeleton.graph.node for name in node.output}
-    assert {f"logits_scale{scale}" for scale in scales} <= made_values
+    assert {f"logits_scale{scale}_zyx" for scale in scales} <= made_values
     subject = Subject(from_json(made.manifest["spec"]), made.model, None)
     got = subject.run(tiny_network.loaded.img, tiny_network.loaded.lidar2img)
     logits = got["logits_scale3"].astype(np.float64)

@@ -34,7 +34,7 @@ class FakePredictor:
         self.grid = Grid(SIZE)
         self.class_names = self.config.class_names
         self.identity, self.trained = {"kind": "fake", "weights": choice.weights}, choice.weights != "seeded"
-        self.described = "a fake"
+        self.described, self.precision, self.hints = "a fake", "", ()
         self._choice = choice
         self._seen = 0
 
@@ -53,6 +53,7 @@ class FakeChoice:
 
     weights: str = "abc"
     seed: int = 0
+    precision: str = "fp32"
     notes: tuple[str, ...] = ()
     stop_at: int = 0  # the frame, counted from 1, at which `stop` is raised
     stop: BaseException = field(default_factory=KeyboardInterrupt, compare=False)

@@ -67,8 +67,8 @@ def test_without_semantics():
     occupancy = predictor.predict(some)
     probabilities = direct(model, some)[0].sigmoid().numpy()
     assert occupancy.class_names == predictor.class_names == ("occupied",)
-    assert occupancy.probabilities.dtype == np.float32 and np.array_equal(occupancy.probabilities, probabilities)
-    assert np.array_equal(occupancy.labels, probabilities > 0.5) and occupancy.labels.dtype == np.uint8
+    assert occupancy.probabilities.dtype == np.float32 and np.abs(occupancy.probabilities - probabilities).max() < 1e-5
+    assert np.array_equal(occupancy.labels, occupancy.probabilities > 0.5) and occupancy.labels.dtype == np.uint8
     assert 0 < occupancy.labels.mean() < 1
 
 
@@ -194,7 +194,7 @@ def test_a_blind_camera_is_noted(predictor, runtime_export):
 def test_models_that_cannot_be(tiny_network):
     with pytest.raises(UserError, match=r"the model: expected a SurroundOcc network, or the path of an exported \.onnx file, got a value"):
         Predictor(torch.nn.Linear(1, 1))
-    with pytest.raises(UserError, match="execution provider 'CPU': expected an exported file, got a network in PyTorch; move"):
+    with pytest.raises(UserError, match="execution provider 'CPU': expected an exported file, got a network in PyTorch; give its device"):
         Predictor(tiny_network.model, provider="CPU")
     for threads in (0, -1, True, 1.5):
         with pytest.raises(UserError, match="number of threads: expected a whole number, at least 1, got "):

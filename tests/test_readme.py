@@ -31,7 +31,8 @@ pytestmark = pytest.mark.xdist_group("readme")
 
 README, CHINESE, BRING_UP = ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs/bring-up.md"
 CHIPS, OPERATORS, USE = ROOT / "docs/chips.md", ROOT / "docs/operators.md", ROOT / "docs/use.md"
-DOCUMENTS = [README, CHINESE, BRING_UP, CHIPS, OPERATORS, USE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+SPEED = ROOT / "docs/speed.md"
+DOCUMENTS = [README, CHINESE, BRING_UP, CHIPS, OPERATORS, USE, SPEED, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 READERS = DOCUMENTS[:3]  # what users read from the top; the commands of the other pages have tests of their own
 RESULTS = ROOT / "bench/results/export.json"
 FOREIGN_FLAGS = {"--strict", "--model"}  # mypy's, and those of the reader's compiler
@@ -134,7 +135,7 @@ def test_flags_exist(document):
 
 
 def test_every_flag_is_told():
-    told = set.union(*(flags_of(document.read_text()) for document in (README, BRING_UP, CHIPS, USE)))
+    told = set.union(*(flags_of(document.read_text()) for document in (README, BRING_UP, CHIPS, USE, SPEED)))
     assert known_flags() - {"--help"} <= told
 
 

@@ -168,7 +168,7 @@ def test_runnable_copy_has_the_same_nodes_and_weights(runtime):
     assert {function.name for function in proto.functions} == {"ModulatedDeformConv2d", "MultiScaleDeformableAttnFunction"}
     assert not runtime.skeleton.functions and runtime.skeleton.ir_version == 6  # the file's own model is left alone
     added = [value.name for value in proto.graph.output][len(runtime.skeleton.graph.output) :]
-    assert added == [f"logits_scale{scale}" for scale in range(4)]
+    assert added == [f"logits_scale{scale}_zyx" for scale in range(4)]
 
 
 def test_file_with_functions_is_run_as_it_is(functions_export):

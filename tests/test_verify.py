@@ -173,13 +173,13 @@ RUNTIME: dict[str, Case] = {
     # one weight
     "conv weight": Case(set_values("img_backbone_layer4_0_conv1_weight", (3, 5, 0, 0), lambda x: x + 5), VALUES, "worst at"),
     "whole conv weight": Case(set_values("img_backbone_layer1_0_conv1_weight", ..., lambda x: x[::-1].copy()), VALUES),
-    "decoder weight": Case(set_values(f"{DEBLOCK}_0_weight", (0, 0, 1, 1, 1), lambda x: x + 1), f"{VALUES} 3"),
+    "decoder weight": Case(set_values(f"{DEBLOCK}_0_weight_zyx", (0, 0, 1, 1, 1), lambda x: x + 1), f"{VALUES} 3"),
     "deformable weight": Case(set_values("img_backbone_layer4_1_conv2_weight", 7, lambda x: x * 2), VALUES),
     "offset bias": Case(set_values("img_backbone_layer4_1_conv2_conv_offset_bias", 4, lambda x: x + 1), VALUES),
     "gemm weight": Case(set_input_values("Gemm", 1, (0, 0), lambda x: x + 4), VALUES),
     "group norm scale": Case(set_input_values("BatchNormalization", 1, 0, lambda x: x * 1.5, f"{DEBLOCK}_1"), f"{VALUES} 3"),
     "group norm shift": Case(set_input_values("BatchNormalization", 2, 0, lambda x: x + 0.5, f"{DEBLOCK}_1"), f"{VALUES} 3"),
-    "NaN in a weight": Case(set_values(f"{DEBLOCK}_0_weight", (0, 0, 0, 0, 0), lambda x: x * np.nan), f"{VALUES} 3"),
+    "NaN in a weight": Case(set_values(f"{DEBLOCK}_0_weight_zyx", (0, 0, 0, 0, 0), lambda x: x * np.nan), f"{VALUES} 3"),
     # one axis
     "transposed features": Case(set_attribute("Transpose", "perm", [0, 3, 2, 1], "pts_bbox_head_transformer_0"), VALUES),
     "transposed volume": Case(
@@ -253,7 +253,7 @@ def test_changed_file_fails_on_its_hash(runtime_export, tmp_path, monkeypatch):
     """A real file with one other weight, first with the old manifest, then with a manifest that has its hash."""
     monkeypatch.setattr(pipeline, "_check_others", lambda *arguments: None)  # they would find it too
     proto = onnx.load(runtime_export.model)
-    set_values(f"{DEBLOCK}_0_weight", (0, 0, 1, 1, 1), lambda x: x + 1)(proto, tmp_path)
+    set_values(f"{DEBLOCK}_0_weight_zyx", (0, 0, 1, 1, 1), lambda x: x + 1)(proto, tmp_path)
     path = tmp_path / runtime_export.model.name
     onnx.save(proto, path)
     path.with_suffix(".json").write_bytes(runtime_export.model.with_suffix(".json").read_bytes())
@@ -356,7 +356,7 @@ def function_changed(proto: onnx.ModelProto, folder: Path) -> None:
 FUNCTIONS = {
     "functions removed": Case(functions_removed, STRUCTURE, "functions: expected some, got 0"),
     "a body changed": Case(function_changed, VALUES),
-    "a weight": Case(set_values(f"{DEBLOCK}_0_weight", (0, 0, 1, 1, 1), lambda x: x + 1), f"{VALUES} 3"),
+    "a weight": Case(set_values(f"{DEBLOCK}_0_weight_zyx", (0, 0, 1, 1, 1), lambda x: x + 1), f"{VALUES} 3"),
 }
 
 

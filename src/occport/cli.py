@@ -36,6 +36,7 @@ VERBS = {
     "predict": Verb("predict", "label the voxels of a frame, a folder of frames or a dataset"),
     "evaluate": Verb("evaluate", "score a network, or what any runtime wrote, against ground truth"),
     "view": Verb("view", "draw a picture, or an interactive recording, of occupancy"),
+    "bench": Verb("bench", "measure a frame by stage and operator, several backends side by side"),
     "synth": Verb("synth", "make a dataset of a synthetic city with exact ground truth"),
     "dialects": Verb("dialects", "list the dialects, or print one in full"),
     "lint": Verb("lint", "hold an ONNX file against a dialect's contract"),

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnx
-from google.protobuf.message import EncodeError  # type: ignore[import-untyped, unused-ignore]
 
 from .errors import ModelFileError
+from .external_data import beside_its_data, serialised
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, RunOptions, SessionOptions
@@ -61,15 +61,31 @@ class Session:
         placed: with a provider other than the CPU, how many nodes each one runs, by short name; else {}.
     """
 
-    def __init__(self, session: InferenceSession, name: str, provider: str, placed: Mapping[str, int]) -> None:
+    def __init__(
+        self, session: InferenceSession, name: str, provider: str, placed: Mapping[str, int], recording: Path | None = None
+    ) -> None:  # fmt: skip
         from onnxruntime import RunOptions
 
-        self.provider, self.placed = provider, placed
+        self.provider, self.placed, self._recording = provider, placed, recording
         self._session, self._name = session, name
         self._options: RunOptions = RunOptions()
         self._options.log_severity_level = _ONLY_FATAL
         self.inputs = tuple(_port(node, name) for node in session.get_inputs())
         self.outputs = tuple(_port(node, name) for node in session.get_outputs())
+
+    def profile(self) -> Path:
+        """Ends the recording that `open_session(profile=…)` began; later runs are not recorded.
+
+        Returns: the file, ONNX Runtime's JSON list of events (Chrome's trace format; "dur" in microseconds).
+        Errors: ModelFileError for a session that is not recorded, or no longer.
+        """
+        if self._recording is None:
+            fix = "open it with profile=, and ask once"
+            raise ModelFileError(f"profile of {self._name}", expected="a session that is recorded", got="none", fix=fix)
+        wanted, self._recording = self._recording, None
+        with _plain_errors(f"profiling {self._name}"):
+            written = Path(self._session.end_profiling())
+        return written.replace(wanted)
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Runs the model once.
@@ -130,7 +146,7 @@ def _port(node: object, model_name: str) -> Port:
 
 def open_session(
     model: onnx.ModelProto | Path, *, weights_folder: Path | None = None, threads: int | None = None,
-    custom_op_library: Path | None = None, provider: str | None = None,
+    custom_op_library: Path | None = None, provider: str | None = None, profile: Path | None = None,
 ) -> Session:  # fmt: skip
     """Opens a model with ONNX Runtime.
 
@@ -141,17 +157,22 @@ def open_session(
         custom_op_library: a shared library of ONNX Runtime custom operators, preferred to a model-local function of the same name.
         provider: what runs it, as `full_name` takes it; None means the CPU. Nodes that it has no kernel for run on the CPU, and
             `Session.placed` tells how many those are.
+        profile: a JSON file that the time of every operator of every run is written to, until `Session.profile` ends it; its folder
+            must be there. Recording costs a little time.
 
     Results depend on nothing but the model, its inputs and the provider: no silent fallback to another one, deterministic kernels.
 
     Errors: ModelFileError for a file that is no ONNX model, an operator that is neither built in nor defined in the model, an unknown
-        opset, missing external data, a library that cannot be loaded; a provider that is not installed, does not start, or takes no node.
+        opset, missing external data, a library that cannot be loaded; a provider that is not installed, does not start, or takes no
+        node; a profile in a folder that is not there.
     """
     import onnxruntime
 
     wanted = full_name(CPU if provider is None else provider)
     name = str(model) if isinstance(model, Path) else f"model {model.graph.name or 'without a name'!r}"
     options = _options(threads)
+    if profile is not None:
+        _record(options, profile)
     if wanted != CPU + _SUFFIX:
         options.add_session_config_entry(_ASSIGNMENT_KEY, "1")
     if custom_op_library is not None:
@@ -163,14 +184,14 @@ def open_session(
             raise ModelFileError(f"model file {name}", expected="an ONNX file", got="no such file", fix="check the path")
         source = str(model)
     else:
-        model, folder = _beside_its_data(model, weights_folder, name)
+        model, folder = beside_its_data(model, weights_folder, name)
         if folder is not None:
             options.add_session_config_entry(_FOLDER_KEY, str(folder))
-        source = _serialised(model, name)
+        source = serialised(model, name)
     with _plain_errors(f"opening {name}"):
         # The fallback would print to stdout and try again with another provider.
         session = onnxruntime.InferenceSession(source, options, providers=[wanted], enable_fallback=0)
-    return Session(session, name, wanted.removesuffix(_SUFFIX), _placed(session, wanted, name))
+    return Session(session, name, wanted.removesuffix(_SUFFIX), _placed(session, wanted, name), profile)
 
 
 def installed_providers() -> tuple[str, ...]:
@@ -230,42 +251,12 @@ def _options(threads: int | None) -> SessionOptions:
     return options
 
 
-def _beside_its_data(model: onnx.ModelProto, folder: Path | None, name: str) -> tuple[onnx.ModelProto, Path | None]:
-    """The model in memory and the folder of its external data (None without), as ONNX Runtime will have them.
-
-    It refuses a link that leads out of the folder, which in a download cache every file is: then the data's real places are named.
-    """
-    tensors = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
-    locations = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
-    if not locations:
-        return model, None
-    if folder is None:  # ONNX Runtime would look in the working directory
-        raise ModelFileError(name, expected="the folder of its external data", got="none", fix="pass weights_folder")
-    for location in sorted(locations):
-        if not (folder / location).is_file():
-            what = f"external data {folder / location}"
-            raise ModelFileError(what, expected=f"the weights of {name}", got="no such file", fix="copy it there too")
-    root = folder.resolve()
-    real = {location: (root / location).resolve() for location in locations}
-    climbs = any(Path(location).is_absolute() or ".." in Path(location).parts for location in locations)
-    if climbs or all(path.is_relative_to(root) for path in real.values()):
-        return model, root  # a model that itself points elsewhere is ONNX Runtime's to refuse
-    root = Path(os.path.commonpath([path.parent for path in real.values()]))
-    moved = onnx.ModelProto()
-    moved.CopyFrom(model)
-    for tensor in moved.graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key == "location":
-                entry.value = real[entry.value].relative_to(root).as_posix()
-    return moved, root
-
-
-def _serialised(model: onnx.ModelProto, name: str) -> bytes:
-    try:
-        data: bytes = model.SerializeToString()
-    except EncodeError as error:
-        raise ModelFileError(name, expected="less than 2 GiB in memory", got=str(error), fix="open a skeleton of its file") from error
-    return data
+def _record(options: SessionOptions, profile: Path) -> None:
+    """ONNX Runtime puts the time behind the name that it is given, and fails silently at the end where it cannot write."""
+    if not profile.parent.is_dir() or not os.access(profile.parent, os.W_OK):
+        raise ModelFileError(f"profile {profile}", expected="a folder to write in", got=f"{profile.parent}", fix="make it first")
+    options.enable_profiling = True
+    options.profile_file_prefix = f"{profile}.part"
 
 
 @contextmanager

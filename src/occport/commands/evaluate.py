@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ExportError, UserError
 from ..staging import Staging
-from .network_flags import add_network_arguments, choice_of
+from .network_flags import add_network_arguments, choice_of, tell_network
 from .scale_flags import add_scale_arguments, outcomes
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..export.agreement import PrecisionAgreement
     from ..frames.listing import Entry
+    from ..progress import Progress
     from ..use.choice import Choice
     from ..use.evaluate import Evaluation
-    from ..use.scoring import FolderSource, Source
+    from ..use.scoring import Answers, FolderSource, Source
     from ..use.work import Outcome
 
-_NETWORK_ONLY = ("model", "checkpoint", "provider", "threads")  # flags that say nothing about files
+_NETWORK_ONLY = ("model", "checkpoint", "provider", "precision", "device", "threads")  # flags that say nothing about files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,11 +71,13 @@ def run(options: argparse.Namespace) -> int:
     _check_targets(options)
     entries = _entries(options)
     source, against = _sources(options, entries)
-    plan = EvaluatePlan(source, against, not options.no_semantic)
-    with Progress(1).stage("opening what is scored"):
+    plan, progress = EvaluatePlan(source, against, not options.no_semantic), Progress(1 + (options.precision not in (None, "fp32")))
+    with progress.stage("opening what is scored"):
         opened = plan.open()
     first, second = opened
-    evaluation = Evaluation(first.facts, second.facts if second is not None else None, plan.semantic)
+    precision = _tell_networks(((source, first), (against, second)), entries, progress)
+    remarks = [agreement.describe() for agreement in precision]
+    evaluation = Evaluation(first.facts, second.facts if second is not None else None, plan.semantic, remarks)
     if options.workers == 1 and options.address is None:
         plan = replace(plan, opened=opened)
     del opened, first, second  # with several workers, each has its own
@@ -83,11 +87,25 @@ def run(options: argparse.Namespace) -> int:
         return UserError.exit_status
     report = evaluation.report()
     if options.json is not None:
-        _write("--json", options.json, json.dumps(report.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        table = {**report.to_json(), **({"precision": [agreement.to_json() for agreement in precision]} if precision else {})}
+        _write("--json", options.json, json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if options.markdown is not None:
         _write("--markdown", options.markdown, report.markdown())
     print(report.text(), end="")
     return int(evaluation.failed.count > 0)
+
+
+def _tell_networks(
+    sides: Sequence[tuple[Source | None, Answers | None]], entries: Sequence[Entry], progress: Progress
+) -> list[PrecisionAgreement]:
+    """What `tell_network` has to say of the networks among the sides. Both are never in PyTorch, so that nothing is said twice."""
+    from ..use.evaluate import NetworkAnswers, NetworkSource
+
+    found = []
+    for source, answers in sides:
+        if isinstance(source, NetworkSource) and isinstance(answers, NetworkAnswers):
+            found.append(tell_network(source.choice, answers.predictor, entries, progress))
+    return [agreement for agreement in found if agreement is not None]
 
 
 def _take(evaluation: Evaluation, stream: Iterator[Outcome], total: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ExportError
+from .reference_flags import add_reference_arguments, reference_of
 
 PLACES = ("constant", "initializer")
 
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     place.add_argument(
         "--save-io", choices=("npy", "bin", "pb"), help="also the frame's inputs and expected outputs, for the first run on a chip"
     )
+    add_reference_arguments(parser)
 
 
 def _add_settings(guess: argparse._ArgumentGroup) -> None:
@@ -134,6 +136,7 @@ def run(options: argparse.Namespace) -> int:
         external_data=options.external_data,
         output_dir=options.output_dir,
         save_io=options.save_io,
+        reference=reference_of(options),
     )
     calibration = options.calibration or (load(options.dialect) if options.dialect else default()).export.calibration
     progress = Progress(total_stages=9 - (calibration == "fixed") + bool(options.save_io))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from .network_flags import add_network_arguments, choice_of
+from .network_flags import add_network_arguments, choice_of, tell_network
 from .scale_flags import add_scale_arguments, outcomes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
     choice = choice_of(options)
     entries = (made_up(choice.seed),) if options.frames is None else list_frames(options.frames)
-    progress = Progress(1 + options.resume)
+    progress = Progress(1 + options.resume + (choice.precision != "fp32"))
     with progress.stage("loading the network"):
         predictor = choice.open()
     if not predictor.trained:
@@ -58,9 +58,12 @@ def run(options: argparse.Namespace) -> int:
             with progress.stage("looking which results are whole"):
                 whole = results.whole()
         tasks = [Task(number, entry) for number, entry in enumerate(entries) if entry.name not in whole]
+        agreement = tell_network(choice, predictor, [task.entry for task in tasks], progress)
+        if agreement is not None:
+            results.header["precision"] = agreement.to_json()
         here = options.workers == 1 and options.address is None
         plan = PredictPlan(choice, options.output_dir, predictor if here else None)
-        tally = _Tally(predictor, len(entries), len(whole))
+        tally = _Tally(predictor, len(entries), len(whole), agreement.describe() if agreement is not None else "")
         return _finished(results, tally, outcomes(options, plan, tasks) if tasks else iter(()), options)
 
 
@@ -70,7 +73,8 @@ UNTRAINED = "UNTRAINED: these weights are seeded, not trained. Give --checkpoint
 class _Tally:
     """What has become of the frames so far."""
 
-    def __init__(self, predictor: Predictor, total: int, whole: int) -> None:
+    def __init__(self, predictor: Predictor, total: int, whole: int, remark: str) -> None:
+        self.remark = remark  # on the whole run
         self.trained, self.class_names = predictor.trained, ("empty", *predictor.class_names)
         self.total, self.whole, self.done = total, whole, 0
         self.failures: dict[str, str] = {}
@@ -151,6 +155,8 @@ def _summary(tally: _Tally, folder: Path) -> Iterator[str]:
     for kind, count in tally.notes.items():
         if count > 1:
             yield f"note on {count} frames: {kind}"
+    if tally.remark:
+        yield tally.remark
     if tally.total == 1 and tally.last is not None:
         yield from _classes(tally.class_names, tally.last.row["histogram"])
     if tally.done:

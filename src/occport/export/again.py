@@ -11,8 +11,9 @@ from ..errors import CheckpointError, FrameError, ModelFileError, VerificationFa
 from ..model.surroundocc import SurroundOcc
 from ..progress import Progress
 from .baked_rig import baked_rig, check_baked
+from .device import Setting, hint
 from .manifest import altered, files_of, read_manifest
-from .pipeline import verify
+from .pipeline import EXACTLY, verify
 from .report import Report
 from .request import load_input
 from .spec import from_json
@@ -20,13 +21,22 @@ from .subject import Subject
 from .weights import Weights, load_model
 
 
-def verify_again(path: Path, checkpoint: Path | None, frame: str | None, progress: Progress) -> Report:
+def verify_again(
+    path: Path, checkpoint: Path | None, frame: str | None, progress: Progress, setting: Setting = EXACTLY
+) -> Report:  # fmt: skip
     """Verifies a file by its manifest.
 
+    Args:
+        path: the main file.
+        checkpoint, frame: where they are now, or another frame; None leaves it to the manifest.
+        progress: told of each stage and check.
+        setting: how PyTorch runs, see `pipeline.verify`.
+
     Raises:
-        UserError: file, manifest, checkpoint or frame cannot be used.
+        UserError: file, manifest, checkpoint, frame, device or precision cannot be used.
         VerificationFailed: a check failed.
     """
+    place = setting.check()
     if not path.is_file():
         raise ModelFileError(f"model file {path}", expected="an ONNX file", got="no such file", fix="check the path")
     table = read_manifest(path)
@@ -55,8 +65,11 @@ def verify_again(path: Path, checkpoint: Path | None, frame: str | None, progres
             check_baked(loaded.frame, rig, path)
     with progress.stage("loading the weights"):
         model, _ = network_again(table, spec.config, checkpoint)
+        slow = hint(place)
+    if slow:
+        progress.note(slow)
     subject = Subject(spec, path, files.get("geometry"))
-    verify(subject, model, loaded, report, progress)
+    verify(subject, model, loaded, report, progress, setting)
     if report.failures:
         raise VerificationFailed(report.failures)
     return report

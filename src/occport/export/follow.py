@@ -6,7 +6,7 @@ network and settings at micro sizes (small images and volumes, same weights), bu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from .build import table_feeds
 from .report import Report
 from .spec import Spec
 from .subject import Subject
-from .verify import check_sample, different, sample_of
+from .verify import Allowance, check_sample, different, sample_of
 
 MICRO_HW = (126, 224)
 MICRO_VOLUMES = ((20, 16, 4), (10, 8, 2), (5, 4, 1))  # h, w, z of each level
@@ -68,28 +68,35 @@ def micro_model(model: SurroundOcc, spec: Spec) -> SurroundOcc:
     return small
 
 
-def check_following(subject: Subject, model: SurroundOcc, report: Report) -> None:
-    """Runs every calibration and image that the spec's form must follow, each against PyTorch."""
+def check_following(subject: Subject, model: SurroundOcc, report: Report, allowed: Sequence[Allowance] = ()) -> None:
+    """Runs every calibration and image that the spec's form must follow, each against PyTorch.
+
+    Args:
+        model: the reference, on any device.
+        allowed: see `check_sample`.
+    """
     spec = subject.spec
     _, rig = nuscenes_like_rig(spec.config.num_cameras, *spec.config.image.size)
     images = [_images(spec.config, seed) for seed in (101, 202)]
     for number, (name, lidar2img) in enumerate(rigs(rig, spec.config.image.size)):
         sample = sample_of(model, spec, images[number % 2], lidar2img[None].astype(np.float32))
-        check_sample(subject, sample, report, name, brief=True)
+        check_sample(subject, sample, report, name, brief=True, allowed=allowed)
         _check_dropped(spec, lidar2img, sample.dropped, report, name)
     _check_sensitivity(subject, images, rig, report)
 
 
-def check_other_image(subject: Subject, model: SurroundOcc, rig: np.ndarray, report: Report) -> None:
-    """`fixed`: another image under the baked calibration. rig: (1, N, 4, 4) float32."""
+def check_other_image(
+    subject: Subject, model: SurroundOcc, rig: np.ndarray, report: Report, allowed: Sequence[Allowance] = ()
+) -> None:  # fmt: skip
+    """`fixed`: another image under the baked calibration. rig: (1, N, 4, 4) float32; the others as for `check_following`."""
     sample = sample_of(model, subject.spec, _images(subject.spec.config, 303), rig)
-    check_sample(subject, sample, report, "another image", brief=True)
+    check_sample(subject, sample, report, "another image", brief=True, allowed=allowed)
 
 
 def check_hits(subject: Subject, model: SurroundOcc, rig: np.ndarray, report: Report) -> None:
     """At the file's own size: the index tables for every rig equal PyTorch's, number by number. rig: (N, 4, 4) float64."""
     spec = subject.spec
-    findings, cases = [], list(rigs(rig, spec.image_hw))
+    findings, cases, place = [], list(rigs(rig, spec.image_hw)), next(model.parameters()).device
     fields = ("slots", "back") if spec.calibration == "runtime" else LevelTable._fields
     for name, lidar2img in cases:
         matrix = lidar2img[None].astype(np.float32)
@@ -99,8 +106,8 @@ def check_hits(subject: Subject, model: SurroundOcc, rig: np.ndarray, report: Re
             findings.append(f"{name}: {error}")
             continue
         with torch.no_grad():
-            tables, dropped = model.tables(torch.from_numpy(matrix), spec.image_hw, spec.budgets)
-        want = {field: tensor.numpy() for field, tensor in table_feeds(tables).items()} | {"dropped": dropped.numpy()}
+            tables, dropped = model.tables(torch.from_numpy(matrix).to(place), spec.image_hw, spec.budgets)
+        want = {field: tensor.cpu().numpy() for field, tensor in table_feeds(tables).items()} | {"dropped": dropped.cpu().numpy()}
         findings += [f"{name}: {field}: not found in the file" for field in want if field not in got and field.endswith(fields)]
         for field, array in got.items():
             wanted = want[field]

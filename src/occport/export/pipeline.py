@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from ..graph.model_file import write_model
 from ..model.surroundocc import SurroundOcc
 from ..progress import Progress
 from ..staging import Staging
+from .agreement import precision_agreement
 from .build import build_geometry, build_main
+from .device import Setting, hint
 from .follow import check_following, check_hits, check_other_image, is_small, micro_model, micro_spec
 from .manifest import manifest, write_json
 from .report import Report
@@ -29,8 +31,10 @@ from .request import Loaded, Request, file_name, load_input, make_spec
 from .save_io import save_io
 from .spec import Spec
 from .subject import Subject
-from .verify import Sample, check_file, check_sample, sample_of
+from .verify import LEEWAY, Allowance, Sample, allowances, check_file, check_sample, sample_of
 from .weights import Weights, load_model
+
+EXACTLY = Setting()
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def export(request: Request, progress: Progress) -> Result:
         UserError: bad input; nothing was written.
         VerificationFailed: the file is not what it should be; nothing was written.
     """
+    place = request.reference.check()
     with progress.stage("reading the frame"):
         loaded = load_input(request.config, request.frame, request.seed)
         spec = make_spec(request, loaded)
@@ -61,6 +66,9 @@ def export(request: Request, progress: Progress) -> Result:
     with Staging(request.output_dir) as staging:
         with progress.stage("loading the weights"):
             model, weights, loading = load_model(spec.config, request.checkpoint, request.seed)
+            slow = hint(place)
+        if slow:
+            progress.note(slow)
         for line in loading.describe() if loading else [weights.described]:
             progress.say(line)
         stem = file_name(spec, weights.checkpoint is not None)
@@ -68,7 +76,7 @@ def export(request: Request, progress: Progress) -> Result:
             files = write_graphs(model, spec, loaded.lidar2img, staging.path, stem, weights, request.external_data)
         subject = Subject(spec, files["model"], files.get("geometry"))
         report = Report(progress.say)
-        sample = verify(subject, model, loaded, report, progress)
+        sample = verify(subject, model, loaded, report, progress, request.reference)
         if report.failures:
             raise VerificationFailed(report.failures)
         if request.save_io and sample is not None:
@@ -106,9 +114,16 @@ def write_graphs(
     return paths | {role: path for role, path in data.items() if path.exists()}
 
 
-def verify(subject: Subject, model: SurroundOcc, loaded: Loaded, report: Report, progress: Progress) -> Sample | None:
+def verify(
+    subject: Subject, model: SurroundOcc, loaded: Loaded, report: Report, progress: Progress, setting: Setting = EXACTLY
+) -> Sample | None:  # fmt: skip
     """The whole ladder on written files. Failures are collected in the report.
 
+    Args:
+        model: the network in PyTorch, float32; it stays as it is.
+        setting: how it runs. The given frame runs in float32 whatever the precision is, other rigs and images in that.
+
+    Errors: UserError for a device or precision that cannot be had, and for too little memory on it.
     Returns:
         The frame's sample; None where the form of the file is wrong already, so that running it would tell nothing, or fail.
     """
@@ -123,13 +138,13 @@ def verify(subject: Subject, model: SurroundOcc, loaded: Loaded, report: Report,
         with progress.stage("checking which voxels each camera sees"):
             check_hits(subject, model, loaded.frame.lidar2img, report)
     with progress.stage("running PyTorch on the frame"):
-        sample = sample_of(model, spec, loaded.img, loaded.lidar2img)
+        sample, allowed = _reference(model, spec, loaded, report, setting)
     with progress.stage("running ONNX Runtime on the frame"):
         check_sample(subject, sample, report, loaded.frame.name)
     subject.close()
     with progress.stage("other rigs and images"):
         if is_small(spec):
-            _check_others(subject, model, loaded.lidar2img, report)
+            _check_others(subject, setting.ready(model), loaded.lidar2img, report, allowed)
         else:
             place = subject.main.parent if os.access(subject.main.parent, os.W_OK) else None  # else the system's own
             with tempfile.TemporaryDirectory(prefix=".micro-", dir=place) as folder:
@@ -137,20 +152,43 @@ def verify(subject: Subject, model: SurroundOcc, loaded: Loaded, report: Report,
                 sizes = f"images of {small.config.image.size}, {small.config.occ_size} voxels"
                 progress.say(f"other rigs and images run on the same network, weights and settings at micro sizes: {sizes}")
                 network = micro_model(model, small)
-                rig = load_input(small.config, None).lidar2img
-                files = write_graphs(network, small, rig, Path(folder), "micro", Weights(None, None, ""))
+                frame = load_input(small.config, None)
+                files = write_graphs(network, small, frame.lidar2img, Path(folder), "micro", Weights(None, None, ""))
                 report.where = "micro sizes"
+                if allowed:  # a lower precision is another one's noise: measured on the very network that is run
+                    _, allowed = _reference(network, small, frame, report, setting)
                 micro = Subject(small, files["model"], files.get("geometry"))
-                _check_others(micro, network, rig, report)
+                _check_others(micro, setting.ready(network, own=True), frame.lidar2img, report, allowed)
                 micro.close()
     return sample
 
 
-def _check_others(subject: Subject, model: SurroundOcc, rig: np.ndarray, report: Report) -> None:
+def _reference(
+    model: SurroundOcc, spec: Spec, loaded: Loaded, report: Report, setting: Setting
+) -> tuple[Sample, tuple[Allowance, ...]]:  # fmt: skip
+    """PyTorch on the frame in float32; and where the setting has a lower precision, how far that is from it, which is reported."""
+    exact = sample_of(setting.exact.ready(model), spec, loaded.img, loaded.lidar2img)
+    if setting == setting.exact:
+        return exact, ()
+    low = sample_of(setting.ready(model), spec, loaded.img, loaded.lidar2img)
+    agreement = precision_agreement(setting.precision, loaded.frame.name, low.logits, exact.logits)
+    allowed = allowances(agreement)
+    known = all(np.isfinite(scale.max_abs) for scale in agreement.scales)
+    limits = f"other rigs and images are held against {setting.precision}, up to {LEEWAY} times its difference of this frame"
+    figures = {f"agreement_scale{scale.scale}": scale.share for scale in agreement.scales}
+    figures |= {f"{name}_scale{scale.scale}": getattr(scale, name) for scale in agreement.scales for name in ("max_abs", "rms")}
+    name = f"reference in {setting.precision}"
+    report.add(name, known, f"{agreement.describe()}; {limits if known else 'not all of its logits are numbers'}", figures)
+    return exact, allowed
+
+
+def _check_others(
+    subject: Subject, model: SurroundOcc, rig: np.ndarray, report: Report, allowed: Sequence[Allowance]
+) -> None:  # fmt: skip
     if subject.spec.calibration == "fixed":
-        check_other_image(subject, model, rig, report)
+        check_other_image(subject, model, rig, report, allowed)
     else:
-        check_following(subject, model, report)
+        check_following(subject, model, report, allowed)
 
 
 def _say_choices(spec: Spec, loaded: Loaded, say: Callable[[str], None]) -> None:

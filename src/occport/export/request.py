@@ -21,6 +21,7 @@ from ..graph.rewrite import check_target
 from ..graph.settings import Settings, with_settings
 from ..model.projection import Budget
 from ..voxels.grid import Grid
+from .device import Setting
 from .follow import default_budgets, level_points
 from .spec import CALIBRATIONS, Spec, check_renames
 from .trace import Outputs
@@ -54,6 +55,7 @@ class Request:
     external_data: bool = False
     output_dir: Path = Path("out")
     save_io: str | None = None
+    reference: Setting = Setting()  # noqa: RUF009 - frozen; how PyTorch runs that the file is held against
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Bodies of custom nodes and extra outputs (logits) are attached to a copy in memo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import onnx
 
 from ..errors import ModelFileError
 from ..graph.model_file import read_skeleton
+from ..graph.passes.volume_order import SUFFIX
 from ..graph.runnable import make_runnable
 from ..session import Session, open_session
 from .spec import Spec
@@ -39,6 +40,10 @@ class Subject:
     def close(self) -> None:
         """Lets go of the sessions and their memory."""
         self._sessions.clear()
+
+    def holds(self, name: str) -> bool:
+        """Whether a value is inside the graph under this name, in the order of the outputs or in that of its voxels."""
+        return any(value.name in (name, f"{name}{SUFFIX}") for value in self.skeleton.graph.value_info)
 
     def run(self, img: np.ndarray, lidar2img: np.ndarray) -> dict[str, np.ndarray]:
         """Runs ONNX Runtime on one sample.
@@ -87,8 +92,11 @@ class Subject:
         """The session of `run_only`. Errors: as there."""
         key = " ".join(outputs)
         if key not in self._sessions:
+            proto = runnable(self.skeleton, self.spec)
+            there = {value.name for value in proto.graph.output}
             names = [self.spec.renamed(name) for name in outputs]
-            self._sessions[key] = self._open(trimmed(runnable(self.skeleton, self.spec), names))
+            turned = [f"{name}{SUFFIX}" for name in names]
+            self._sessions[key] = self._open(trimmed(proto, [b if b in there else a for a, b in zip(names, turned, strict=True)]))
         return self._sessions[key]
 
     def _open(self, proto: onnx.ModelProto) -> Session:
@@ -98,7 +106,7 @@ class Subject:
         """Runs a session by the spec's names."""
         back = {self.spec.renamed(name): name for name in self.spec.output_names}
         got = session.run({self.spec.renamed(name): array for name, array in feeds.items()})
-        return {back.get(name, name): array for name, array in got.items()}
+        return {back[name] if name in back else name.removesuffix(SUFFIX): _in_order(name, array, back) for name, array in got.items()}
 
     def hits(self, lidar2img: np.ndarray) -> dict[str, np.ndarray]:
         """The index tables that the attention layers of a `runtime` file read, and `dropped`; only the nodes that make them are run.
@@ -129,14 +137,22 @@ class Subject:
         return {back.get(name, name): array for name, array in got.items()}
 
 
+def _in_order(name: str, array: np.ndarray, declared: Container[str]) -> np.ndarray:
+    """A value from inside the graph in the axis order of the outputs; a view."""
+    return array.swapaxes(-1, -3) if name.endswith(SUFFIX) and name not in declared else array
+
+
 def runnable(skeleton: onnx.ModelProto, spec: Spec) -> onnx.ModelProto:
-    """A copy with bodies for its custom nodes, and with every scale's logits as outputs; nodes and weights are the same."""
+    """A copy with bodies for its custom nodes, and with every scale's logits as outputs; nodes and weights are the same.
+
+    Logits that the graph has in the order of its voxels keep it, and the suffix that tells so.
+    """
     proto = onnx.ModelProto()
     proto.CopyFrom(skeleton)
     make_runnable(proto, spec.dialect)
     outputs = {value.name for value in proto.graph.output}
     for info in proto.graph.value_info:
-        if info.name.startswith("logits_scale") and info.name not in outputs:
+        if info.name.startswith("logits_scale") and spec.renamed(info.name.removesuffix(SUFFIX)) not in outputs:
             proto.graph.output.append(info)
     return proto
 

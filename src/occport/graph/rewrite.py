@@ -15,9 +15,11 @@ from .lowering.old_exporter import reciprocal_as_division
 from .opset import convert_opset, ir_version_for
 from .passes.dcn_bias import fold_batch_norm
 from .passes.fold_constants import drop_unused_initializers, fold_constants
+from .passes.fold_pointwise import fold_pointwise
 from .passes.fold_scale import fold_scale
 from .passes.group_norm_affine import group_norm_affine
 from .passes.merge_reshapes import merge_reshapes
+from .passes.volume_order import volume_order
 from .twin import from_twin
 
 OPSETS = range(11, 23)
@@ -68,6 +70,7 @@ def to_dialect(
     """
     check_target(dialect, opset, functions, arithmetics)
     fold_constants(model)
+    fold_pointwise(model)
     if dialect.msda is None or dialect.dcn is None:
         fold_batch_norm(model, "input")
         inline_standard(model, opset, arithmetics)
@@ -78,6 +81,7 @@ def to_dialect(
     merge_reshapes(model)
     if opset < FUSED_GROUP_NORM:
         group_norm_affine(model)
+    volume_order(model)
     convert_opset(model, opset)
     if opset < FIRST_RECIPROCAL:
         reciprocal_as_division(model)

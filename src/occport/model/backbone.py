@@ -24,6 +24,7 @@ class ModulatedDeformConv(nn.Module):
         self.deform_groups = deform_groups
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
         self.conv_offset = nn.Conv2d(channels, deform_groups * 3 * TAPS, 3, padding=1)
+        self.register_parameter("bias", None)  # of no checkpoint; a prepared network keeps its folded BatchNorm here
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ class ModulatedDeformConv(nn.Module):
         groups = self.deform_groups
         # upstream chunks into o1, o2, mask and joins o1 and o2 again: the first two thirds are the offsets
         offset, mask = self.conv_offset(x).split([groups * 2 * TAPS, groups * TAPS], dim=1)
-        out: Tensor = deform_conv2d(x, offset, mask.sigmoid(), self.weight, None, [1, 1], [1, 1], [1, 1], 1, groups)
+        out: Tensor = deform_conv2d(x, offset, mask.sigmoid(), self.weight, self.bias, [1, 1], [1, 1], [1, 1], 1, groups)
         return out
 
 

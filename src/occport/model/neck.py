@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from ..config import NeckConfig
 
 
-class _Conv(nn.Module):
+class NamedConv(nn.Module):
     """A convolution under the name `conv`, where mmcv's ConvModule keeps it."""
 
     def __init__(self, channels: int, out: int, kernel: int) -> None:
@@ -26,8 +26,8 @@ class FPN(nn.Module):
 
     def __init__(self, config: NeckConfig) -> None:
         super().__init__()
-        self.lateral_convs = nn.ModuleList(_Conv(channels, config.out_channels, 1) for channels in config.in_channels)
-        self.fpn_convs = nn.ModuleList(_Conv(config.out_channels, config.out_channels, 3) for _ in config.in_channels)
+        self.lateral_convs = nn.ModuleList(NamedConv(channels, config.out_channels, 1) for channels in config.in_channels)
+        self.fpn_convs = nn.ModuleList(NamedConv(config.out_channels, config.out_channels, 3) for _ in config.in_channels)
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Maps (A, C_i, h_i, w_i), fine to coarse → maps (A, C, h_i, w_i), fine to coarse."""

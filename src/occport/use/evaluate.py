@@ -59,17 +59,17 @@ class NetworkSource:
 
 
 class NetworkAnswers:
-    """Predicts; see `Answers`."""
+    """Predicts; see `Answers`. `predictor` is the network."""
 
     def __init__(self, predictor: Predictor, seed: int, label: str, semantic: bool) -> None:
-        self._predictor, self._seed = predictor, seed
+        self.predictor, self._seed = predictor, seed
         self._only_labels = not semantic and predictor.class_names != OCCUPIED
         names = predictor.class_names if semantic else OCCUPIED
         self.facts = Facts(label, predictor.described, names, predictor.grid.size, predictor.trained)
 
     def __call__(self, name: str, reading: Reading) -> tuple[Occupancy, tuple[str, ...]]:
         """Errors: FrameError, as the readers and the predictor refuse frames."""
-        occupancy = self._predictor.predict(reading(self._predictor, self._seed))
+        occupancy = self.predictor.predict(reading(self.predictor, self._seed))
         extra = ("a network with semantics: every class counts as occupied",) if self._only_labels else ()
         return replace(occupancy, name=name), (*occupancy.notes, *extra)
 
@@ -175,10 +175,11 @@ class Evaluator:
 
 
 class Evaluation:
-    """Takes the outcomes of all frames, in any order, and reports on them."""
+    """Takes the outcomes of all frames, in any order, and reports on them. `remarks` are the report's too, before its own."""
 
-    def __init__(self, first: Facts, second: Facts | None, semantic: bool) -> None:
+    def __init__(self, first: Facts, second: Facts | None, semantic: bool, remarks: Sequence[str] = ()) -> None:
         self._sides = (first, second)
+        self._remarks = tuple(remarks)
         self._semantic = semantic
         self._totals: tuple[Total, Total] = (self._total(), self._total())
         self._compared = AgreementTotal(first.class_names)
@@ -207,7 +208,7 @@ class Evaluation:
         """What is known after the frames so far; at least one of them must have been done."""
         first, second = self._sides
         scores, others = (total.scores() for total in self._totals)
-        remarks = [f"on {frames_text(count)}: {note}" for note, count in sorted(self._notes.items())]
+        remarks = [*self._remarks, *(f"on {frames_text(count)}: {note}" for note, count in sorted(self._notes.items()))]
         untrained = [side.described for side in self._sides if side is not None and not side.trained]
         remarks += [f"UNTRAINED: {described}; the scores say nothing about a trained network" for described in untrained]
         if self.failed.count:

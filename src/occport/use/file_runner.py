@@ -65,8 +65,7 @@ class FileRunner:
         if finest not in spec.outputs.scales:
             raise ModelFileError(f"outputs of {self._path}", expected=f"scale {finest}, the finest", got=str(list(spec.outputs.scales)))
         names, logits = [f"{spec.outputs.kind}_scale{finest}"], f"logits_scale{finest}"
-        held = any(value.name == logits for value in self._subject.skeleton.graph.value_info)
-        if spec.outputs.kind == "labels" and spec.config.num_classes == 1 and held:
+        if spec.outputs.kind == "labels" and spec.config.num_classes == 1 and self._subject.holds(logits):
             names.append(logits)
         return [*names, "dropped"] if "dropped" in spec.output_names else names
 

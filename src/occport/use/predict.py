@@ -158,6 +158,8 @@ class ResultFolder:
         predictor: the network whose results they are.
         entries: the frames to come.
         resume: keep whole results of an earlier run, and remove what a killed one left behind.
+    Attributes:
+        header: what the record says beside the run's end; plain values may be added.
     Errors: ExportError for a folder that cannot be written to, holds another network's results or files that no run of this wrote,
         or into which another run is writing.
     """
@@ -165,7 +167,7 @@ class ResultFolder:
     def __init__(self, folder: Path, predictor: Predictor, entries: Sequence[Entry], *, resume: bool) -> None:
         self._folder, self._entries, self._resume = folder, entries, resume
         self._size = predictor.grid.size
-        self._header: dict[str, Any] = {
+        self.header: dict[str, Any] = {
             "form": _FORM,
             "network": dict(predictor.identity),
             "described": predictor.described,
@@ -214,8 +216,7 @@ class ResultFolder:
         return frozenset(entry.name for entry in entries if entry.spec and self._is_whole(entry.name))
 
     def finish(self, failures: Mapping[str, str], seconds: Mapping[str, float], *, stopped: bool) -> None:
-        """Writes what has become of the run: all frames that the folder now holds, this run's failures (name → line) and seconds by
-        stage. Errors: ExportError where the disk does not take it."""
+        """Writes what became of the run: frames that are there, failures (name → line), seconds by stage. Errors: ExportError (disk)."""
         frames = sorted(path.stem for path in self._folder.glob("*.npz") if not path.name.startswith("."))
         state = "stopped" if stopped else "finished"
         self._write({"state": state, "frames": frames, "failures": dict(failures), "seconds": dict(seconds)})
@@ -226,7 +227,7 @@ class ResultFolder:
 
     def _write(self, end: Mapping[str, Any]) -> None:
         with Staging(self._folder) as stage:
-            (stage.path / RECORD).write_text(json.dumps({**self._header, **end}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            (stage.path / RECORD).write_text(json.dumps({**self.header, **end}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             stage.commit()
 
     def _read_record(self) -> dict[str, Any] | None:
@@ -246,7 +247,7 @@ class ResultFolder:
     def _check_targets(self, before: Mapping[str, Any] | None) -> None:
         """Another network's results are not mixed with ours, and files of another origin are not overwritten."""
         if before is not None:
-            apart = [difference for key in _DECIDES for difference in _differences(key, before.get(key), self._header[key])]
+            apart = [difference for key in _DECIDES for difference in _differences(key, before.get(key), self.header[key])]
             what, got = f"output folder {self._folder}", f"those of another ({'; '.join(apart)})"
             if apart:
                 raise ExportError(what, expected="results of the same network, or none", got=got, fix="choose another folder")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import FrameError, UserError
+from ..export.device import EXACT
 from ..export.follow import level_points
 from ..export.weights import Weights
 from ..frames.frame import NUSCENES_CAMERAS, Frame, described_value, printable
@@ -36,11 +37,15 @@ class Predictor:
     """Predicts one frame after the other.
 
     Args:
-        model: a network in eval mode, which runs in PyTorch where its weights are; or the path of an exported .onnx file, whose
-            manifest stands beside it, which runs on ONNX Runtime.
+        model: a network in eval mode, float32, which runs in PyTorch; or the path of an exported .onnx file, whose manifest stands
+            beside it, which runs on ONNX Runtime.
         provider: of an exported file, its execution provider: "CPU" or any other that is installed; None means the CPU.
         threads: CPU threads, at least 1; None leaves it to PyTorch or ONNX Runtime.
         weights: of a network, where its weights come from, for `described` and `trained`.
+        precision: of a network, "fp32", "bf16", or on a GPU "fp16". Images, geometry and logits are float32 in each.
+        device: of a network, as PyTorch calls it ("cpu", "cuda:1"); None means where its weights are.
+        own: the network may be changed in place, which saves a copy of its weights. Else it stays as it is, and later changes to it
+            change nothing here.
 
     Attributes:
         config: the network's; of an exported file the one in its manifest.
@@ -48,23 +53,30 @@ class Predictor:
         class_names: of labels 1, 2, …; ("occupied",) without semantics.
         described: one line: what runs it, and which weights or file.
         trained: False for seeded weights; weights that are handed over count as trained.
+        precision: as given; "" of a file, which has its own.
+        hints: lines about what makes it slow here, such as native kernels that could not be built.
 
-    Errors: UserError for a model of another kind, for a provider with a network and for threads; ModelFileError for a file that is not
-        what was exported, and a provider that is not installed or does not run it.
+    Errors: UserError for a model of another kind, for a provider with a network, a precision or device with a file, a precision or
+        device that this machine does not have, and for threads; ModelFileError for a file that is not what was exported, and a provider
+        that is not installed or does not run it.
     """
 
     def __init__(
-        self, model: SurroundOcc | str | Path, *, provider: str | None = None, threads: int | None = None, weights: Weights | None = None
+        self, model: SurroundOcc | str | Path, *, provider: str | None = None, threads: int | None = None, weights: Weights | None = None,
+        precision: str = EXACT, device: str | None = None, own: bool = False,
     ) -> None:  # fmt: skip
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise UserError("number of threads", expected="a whole number, at least 1", got=described_value(threads))
         self._runner: Runner
         if isinstance(model, SurroundOcc):
             if provider is not None:
-                fix = "move the network itself to its device, or export it"
+                fix = "give its device, or export it"
                 raise UserError(f"execution provider {provider!r}", expected="an exported file", got="a network in PyTorch", fix=fix)
-            self._runner = TorchRunner(model, weights, threads)
+            self._runner = TorchRunner(model, weights, threads, precision=precision, device=device, own=own)
         elif isinstance(model, str | Path):
+            for what, given, instead in (("precision", precision != EXACT and precision, "its own"), ("device", device, "a provider")):
+                if given:
+                    raise UserError(what, expected=f"{instead} for an exported file", got=str(given), fix="leave it out")
             self._runner = FileRunner(Path(model), provider, threads)
         else:
             raise UserError(
@@ -76,12 +88,16 @@ class Predictor:
         self.grid = Grid(self.config.occ_size, self.config.pc_range)
         self.class_names: tuple[str, ...] = self.config.class_names if self.config.use_semantic else OCCUPIED
         self.described: str = self._runner.described
+        in_torch = self._runner if isinstance(self._runner, TorchRunner) else None
+        self.precision: str = in_torch.precision if in_torch else ""
+        self.hints: tuple[str, ...] = in_torch.hints if in_torch else ()
         self.trained: bool = self._runner.trained
         self._points = [level_points(level, self.config) for level in self.config.levels]
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What decides the labels, apart from the frame: kind, weights, config, and of a file its provider and its files' SHA-256."""
+        """What decides the labels, apart from the frame: kind, weights, config, precision and device where not the usual ones, and of a
+        file its provider and its files' SHA-256."""
         return self._runner.identity
 
     def __call__(self, images: Images, calibration: NDArray[np.floating], name: str = "frame") -> Occupancy:
@@ -108,15 +124,31 @@ class Predictor:
         Errors: FrameError for images or matrices of another number, type, form or size than the network takes, for a rig that sees no
             voxel at all, and for another one than a file has baked in; ModelFileError where the network fails or gives no numbers.
         """
+        img, lidar2img, blind = self._inputs(frame)
+        answer = self._runner.answer(img, lidar2img)
+        notes = (f"no voxel is seen by {', '.join(blind)}",) if blind else ()
+        return Occupancy(frame.name, answer.labels, self.class_names, self.grid, answer.probabilities, (*notes, *answer.notes))
+
+    def logits(self, frame: Frame) -> tuple[NDArray[np.float32], ...]:
+        """What a network in PyTorch says of a frame, at every scale.
+
+        Returns: four logits (1, classes, X, Y, Z) float32, coarse to fine; one class without semantics.
+        Errors: FrameError as `predict`; UserError of an exported file, which need not hold them.
+        """
+        if not isinstance(self._runner, TorchRunner):
+            raise UserError("logits of all scales", expected="a network in PyTorch", got=f"an exported file ({self.described})")
+        img, lidar2img, _ = self._inputs(frame)
+        return self._runner.logits(img, lidar2img)
+
+    def _inputs(self, frame: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[str, ...]]:
+        """(1, N, 3, H, W), (1, N, 4, 4), and the names of blind cameras."""
         _check(frame, self.config.num_cameras)
         image = self.config.image
         image_hw = padded_hw(frame.images.shape[1], frame.images.shape[2], image.size_divisor)
         self._runner.check(frame, image_hw)
         blind = seen_or_refuse(frame, self._points, image_hw)
         img = preprocess(frame.images, image.mean, image.std, image.to_rgb, image.size_divisor)
-        answer = self._runner.answer(img, frame.lidar2img[None].astype(np.float32))
-        notes = (f"no voxel is seen by {', '.join(blind)}",) if blind else ()
-        return Occupancy(frame.name, answer.labels, self.class_names, self.grid, answer.probabilities, (*notes, *answer.notes))
+        return img, frame.lidar2img[None].astype(np.float32), tuple(blind)
 
 
 def _check(frame: Frame, num_cameras: int) -> None:

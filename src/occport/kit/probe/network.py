@@ -67,15 +67,16 @@ def matrices(rank: int, opset: int) -> Small:
 
 
 def labels(kind: str, opset: int) -> Small:
-    """Class scores (1, 17, X, Y, Z) → labels: "int64", "int32" behind a Cast, or int64 behind the "softmax" of upstream."""
+    """Class scores (1, 17, Z, Y, X) → labels (1, X, Y, Z): "int64", "int32" behind a Cast, or int64 behind the "softmax" of upstream."""
     # one class leads clearly in each voxel: half precision must not change a label
     scores = np.random.default_rng(5).permuted(np.arange(CLASSES, dtype=np.float32)[:, None].repeat(24, 1), axis=0)
     scores = (scores / 4).reshape(1, CLASSES, 2, 3, 4)
     nodes = [node("Softmax", ["logits"], "shares", {"axis": 1})] if kind == "softmax" else []
-    first = "int64_labels" if kind == "int32" else "labels"
-    nodes.append(node("ArgMax", ["shares" if nodes else "logits"], first, {"axis": 1, "keepdims": 0}))
+    nodes.append(node("ArgMax", ["shares" if nodes else "logits"], "best", {"axis": 1, "keepdims": 0}))
     if kind == "int32":
-        nodes.append(node("Cast", [first], "labels", {"to": onnx.TensorProto.INT32}))
+        nodes.append(node("Cast", ["best"], "narrow", {"to": onnx.TensorProto.INT32}))
+    # volumes are in the order z, y, x inside the network, labels in x, y, z
+    nodes.append(node("Transpose", ["narrow" if kind == "int32" else "best"], "labels", {"perm": [0, 3, 2, 1]}))
     return standard(nodes, {"logits": scores}, {"labels": "int32" if kind == "int32" else "int64"}, {}, opset)
 
 
