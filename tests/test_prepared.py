@@ -49,6 +49,13 @@ def test_fp32_is_the_network_to_rounding(network, turns, kernels):
         assert (got.argmax(1) == want.argmax(1)).float().mean() > 0.999
 
 
+@pytest.mark.parametrize("together", (1, 4 * 64 * 96), ids=("one image at a time", "four, then two"))
+def test_images_run_in_parts(network, together, monkeypatch):
+    monkeypatch.setattr("occport.model.prepared.TOGETHER", together)
+    for want, got in both(network, prepared(network), images(1), rigs((4.0,))):
+        torch.testing.assert_close(got, want, rtol=0, atol=FP32)
+
+
 @pytest.mark.parametrize("precision", ("fp32", "bf16"))
 @torch.no_grad()
 def test_nan_is_not_hidden(network, precision):

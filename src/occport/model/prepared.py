@@ -29,6 +29,7 @@ from .surroundocc import SurroundOcc
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 LONG = 6  # blocks of a stage
+TOGETHER = 2**20  # pixels of images that run at a time, or one image: weights are reordered for each, activations grow with all
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -163,7 +164,7 @@ def _in_onednn(x: Tensor) -> bool:
 
 
 class _ByCamera(nn.Module):
-    """Backbone, neck and the levels' 1x1 convolutions, for one image after the other: the activations are those of one image."""
+    """Backbone, neck and the levels' 1x1 convolutions for a few images at a time: the activations are those of one large image."""
 
     def __init__(self, backbone: ResNet, neck: FPN, transfer: nn.ModuleList) -> None:
         super().__init__()
@@ -171,19 +172,21 @@ class _ByCamera(nn.Module):
 
     def forward(self, img: Tensor) -> tuple[Tensor, ...]:
         """(A, 3, H, W) → (A, C_i, h_i, w_i) of each level, fine to coarse, channels_last, in the dtype of the weights."""
+        A, (height, width) = img.shape[0], img.shape[2:]
+        count = max(1, TOGETHER // (height * width))
         found: list[Tensor] = []
-        for i in range(img.shape[0]):
-            one = img[i : i + 1].to(self.backbone.conv1.weight.dtype, memory_format=torch.channels_last)
-            feats = [block(feat) for block, feat in zip(self.transfer, self.neck(self.backbone(one)), strict=True)]
+        for first in range(0, A, count):
+            some = img[first : first + count].to(self.backbone.conv1.weight.dtype, memory_format=torch.channels_last)
+            feats = [block(feat) for block, feat in zip(self.transfer, self.neck(self.backbone(some)), strict=True)]
             if not found:
-                found = [_room(feat, img.shape[0]) for feat in feats]
+                found = [_room(feat, A) for feat in feats]
             for place, feat in zip(found, feats, strict=True):
-                place[i] = feat[0]
+                place[first : first + count] = feat
         return tuple(found)
 
 
 def _room(feat: Tensor, count: int) -> Tensor:
-    """(1, C, h, w) → (count, C, h, w), unset, channels_last."""
+    """(some, C, h, w) → (count, C, h, w), unset, channels_last."""
     return torch.empty((count, *feat.shape[1:]), dtype=feat.dtype, device=feat.device, memory_format=torch.channels_last)
 
 
