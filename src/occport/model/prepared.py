@@ -39,7 +39,8 @@ def prepared(model: SurroundOcc, precision: str = "fp32") -> SurroundOcc:
 
 
 def prepare_(model: SurroundOcc, precision: str = "fp32") -> SurroundOcc:
-    """Makes a network ready for inference, in place: to be run without gradients. Its state dict is no longer the checkpoint's.
+    """Makes a network ready for inference, in place: to be run without gradients. Its state dict is no longer the checkpoint's, and its
+    `features` are what the attention reads, behind the levels' 1x1 convolutions.
 
     Args:
         model: in eval mode, float32, on any device.
