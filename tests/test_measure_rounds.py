@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from occport.measure.labels import Labels, label_agreement, labels_of_scores
+from occport.export.agreement import labels_of
+from occport.measure.labels import Labels, label_agreement
 from occport.measure.operators import Operator
 from occport.measure.rounds import Seconds, by_stage, seconds_of, take_rounds, times_as_fast
 
@@ -89,6 +90,6 @@ def test_nearly_all_labels_are_not_all():
 
 def test_labels_of_scores():
     scores = np.array([[[[[0.1]]], [[[0.9]]]]])
-    assert labels_of_scores(scores, 0.0).tolist() == [[[[1]]]]
-    assert labels_of_scores(np.array([[[[[-0.1, 0.1]]]]]), 0.0).tolist() == [[[[0, 1]]]]
-    assert labels_of_scores(np.array([[[[[0.4, 0.6]]]]]), 0.5).tolist() == [[[[0, 1]]]]
+    assert labels_of(scores, 0.0).tolist() == [[[[1]]]]
+    assert labels_of(np.array([[[[[-0.1, 0.1]]]]]), 0.0).tolist() == [[[[0, 1]]]]
+    assert labels_of(np.array([[[[[0.4, 0.6]]]]]), 0.5).tolist() == [[[[0, 1]]]]

@@ -99,3 +99,24 @@ def test_another_c_library(monkeypatch):
     for name in [name for name in os.environ if name.startswith("MALLOC_")]:
         monkeypatch.delenv(name)
     assert memory.keep_pages() is False
+
+
+GIVEN = """
+from occport import memory
+memory.keep_pages()
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 // 2**20
+block = [bytearray(2**20) for _ in range(256)]
+del block
+held = resident()
+memory.give_back()
+print(held, resident())
+"""
+
+
+@LINUX
+def test_what_is_free_can_be_given_back_at_once():
+    held, left = map(int, run(GIVEN))
+    if held < 256:
+        pytest.skip("this C library does not keep pages")
+    assert left < held - 200

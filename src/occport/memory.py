@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # parameters of glibc's mallopt, which takes ints
@@ -37,6 +37,12 @@ def usual_pages() -> Iterator[None]:
         yield
     finally:
         _set(_KEPT)
+
+
+def give_back() -> None:
+    """Hands what is free to the system after all, once something large is done for good and something else follows."""
+    with suppress(OSError, AttributeError, TypeError):  # as in `_set`
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set(values: Mapping[int, int]) -> bool:

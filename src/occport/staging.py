@@ -249,3 +249,21 @@ def _signals_wait() -> Iterator[None]:
             hold.release(number)
         for number in dict.fromkeys(hold.arrived):
             signal.raise_signal(number)
+
+
+def write_file(flag: str, path: Path, content: str | None) -> None:
+    """Puts a text file that a flag names in place as a whole; without content it is only tried whether that would be possible.
+
+    Errors: ExportError that names the flag, for a folder and for a place that cannot be written to.
+    """
+    fix = f"choose another with {flag}"
+    if path.is_dir():
+        raise ExportError(f"{flag} {path}", expected="a file to write", got="a folder", fix=fix)
+    try:
+        with Staging(path.parent) as stage:
+            (stage.path / path.name).write_text(content or "", encoding="utf-8")
+            if content is not None:
+                stage.commit()
+    except (ExportError, OSError) as error:
+        got = error.got if isinstance(error, ExportError) else error.strerror or str(error)
+        raise ExportError(f"{flag} {path}", expected="a file that can be written", got=got, fix=fix) from error

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ExportError, UserError
-from ..staging import Staging
+from ..errors import UserError
+from ..staging import write_file
 from .network_flags import PRECISIONS
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     """Measures; progress goes to stderr, the tables to stdout."""
     plan = _plan(options)
     if options.json is not None:
-        _write(options.json, None)
+        write_file("--json", options.json, None)
     from ..measure.bench import Bench
     from ..measure.tables import text_of
     from ..progress import Progress
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     assert result is not None, "at least one round counts"
     print(text_of(result), end="")
     if options.json is not None:
-        _write(options.json, json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_file("--json", options.json, json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return 0
 
 
@@ -114,18 +114,3 @@ def _plan(options: argparse.Namespace) -> Plan:
         tuple(contenders), options.config, tuple(options.cfg_options), options.checkpoint, options.seed, options.frame,
         options.device or "cpu", options.provider, options.threads,
     )  # fmt: skip
-
-
-def _write(path: Path, content: str | None) -> None:
-    """Puts the file in place as a whole; without content it is only tried whether that would be possible."""
-    fix = "choose another with --json"
-    if path.is_dir():
-        raise ExportError(f"--json {path}", expected="a file to write", got="a folder", fix=fix)
-    try:
-        with Staging(path.parent) as stage:
-            (stage.path / path.name).write_text(content or "", encoding="utf-8")
-            if content is not None:
-                stage.commit()
-    except (ExportError, OSError) as error:
-        got = error.got if isinstance(error, ExportError) else error.strerror or str(error)
-        raise ExportError(f"--json {path}", expected="a file that can be written", got=got, fix=fix) from error

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ExportError, UserError
-from ..staging import Staging
+from ..errors import UserError
+from ..staging import write_file
 from .network_flags import add_network_arguments, choice_of, tell_network
 from .scale_flags import add_scale_arguments, outcomes
 
@@ -88,9 +88,9 @@ def run(options: argparse.Namespace) -> int:
     report = evaluation.report()
     if options.json is not None:
         table = {**report.to_json(), **({"precision": [agreement.to_json() for agreement in precision]} if precision else {})}
-        _write("--json", options.json, json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_file("--json", options.json, json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if options.markdown is not None:
-        _write("--markdown", options.markdown, report.markdown())
+        write_file("--markdown", options.markdown, report.markdown())
     print(report.text(), end="")
     return int(evaluation.failed.count > 0)
 
@@ -231,19 +231,4 @@ def _check_targets(options: argparse.Namespace) -> None:
     """Refuses places that cannot be written to before the work, not after it."""
     for flag, path in (("--json", options.json), ("--markdown", options.markdown)):
         if path is not None:
-            _write(flag, path, None)
-
-
-def _write(flag: str, path: Path, content: str | None) -> None:
-    """Puts a file in place as a whole; without content it is only tried whether that would be possible."""
-    fix = f"choose another with {flag}"
-    if path.is_dir():
-        raise ExportError(f"{flag} {path}", expected="a file to write", got="a folder", fix=fix)
-    try:
-        with Staging(path.parent) as stage:
-            (stage.path / path.name).write_text(content or "", encoding="utf-8")
-            if content is not None:
-                stage.commit()
-    except (ExportError, OSError) as error:
-        got = error.got if isinstance(error, ExportError) else error.strerror or str(error)
-        raise ExportError(f"{flag} {path}", expected="a file that can be written", got=got, fix=fix) from error
+            write_file(flag, path, None)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..staging import write_file
+
 if TYPE_CHECKING:
-    from ..kit.grading.grade import CaseGrade, Report
+    from ..kit.grading.grade import CaseGrade
     from ..kit.grading.verdict import Verdict
 
 
@@ -31,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     report = grade(options.folder, options.outputs, options.dtype)
     if options.json is not None:
-        _write(options.json, report)
+        write_file("--json", options.json, json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n")
     width = max(len(case.name) for case in report.cases)
     for case in report.cases:
         print(f"{case.status:<10} {case.name:<{width}}  {_line(case)}".rstrip())
@@ -63,20 +66,3 @@ def _verdict(verdict: Verdict) -> str:
     for bug in verdict.bugs:
         lines += [f"  {bug.name}: {bug.what}", f"    look at: {bug.look_at}"]
     return "\n".join(lines)
-
-
-def _write(path: Path, report: Report) -> None:
-    import json
-
-    from ..errors import ExportError
-    from ..staging import Staging
-
-    fix = "choose another with --json"
-    if path.is_dir():
-        raise ExportError(f"--json {path}", expected="a file to write", got="a folder", fix=fix)
-    try:
-        with Staging(path.parent) as stage:
-            (stage.path / path.name).write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            stage.commit()
-    except ExportError as error:
-        raise ExportError(f"--json {path}", expected="a file that can be written", got=error.got, fix=fix) from error

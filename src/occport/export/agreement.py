@@ -49,9 +49,9 @@ class PrecisionAgreement:
     def describe(self) -> str:
         """bf16 against fp32 on frame X: scale 3 99.93 % of 640,000 labels agree (worst: scale 1, 99.87 % of 10,000)."""
         finest, worst = self.scales[-1], self.worst
-        also = "the worst scale" if worst == finest else f"worst: scale {worst.scale}, {_percent(worst)} of {worst.total:,}"
+        also = "the worst scale" if worst == finest else f"worst: scale {worst.scale}, {percent(worst.share)} of {worst.total:,}"
         head = f"{self.precision} against fp32 on frame {self.frame}"
-        return f"{head}: scale {finest.scale} {_percent(finest)} of {finest.total:,} labels agree ({also})"
+        return f"{head}: scale {finest.scale} {percent(finest.share)} of {finest.total:,} labels agree ({also})"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: precision, frame, worst_scale, and `scales` with agreement, differing, total, max_abs and rms of each."""
@@ -74,18 +74,18 @@ def precision_agreement(
     for scale, (low, exact) in enumerate(zip(got, want, strict=True)):
         apart = np.abs(low.astype(np.float64) - exact)
         known = bool(np.isfinite(apart).all())
-        differing = int(np.count_nonzero((_labels(low) != _labels(exact)) | ~np.isfinite(low).all(axis=1)))
+        differing = int(np.count_nonzero((labels_of(low) != labels_of(exact)) | ~np.isfinite(low).all(axis=1)))
         figures = (float(apart.max()), float(np.sqrt(np.square(apart).mean()))) if known else (math.inf, math.inf)
         scales.append(ScaleAgreement(scale, low.size // low.shape[1], differing, *figures))
     return PrecisionAgreement(precision, frame, tuple(scales))
 
 
-def _labels(logits: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(1, classes, X, Y, Z) → (1, X, Y, Z)."""
-    labels: NDArray[np.int64] = (logits[:, 0] > 0).astype(np.int64) if logits.shape[1] == 1 else logits.argmax(axis=1)
+def labels_of(logits: NDArray[np.floating], threshold: float = 0.0) -> NDArray[np.int64]:
+    """(1, classes, X, Y, Z) → (1, X, Y, Z): the class of the largest logit; of one class, 1 where it is above the threshold."""
+    labels: NDArray[np.int64] = (logits[:, 0] > threshold).astype(np.int64) if logits.shape[1] == 1 else logits.argmax(axis=1)
     return labels
 
 
-def _percent(scale: ScaleAgreement) -> str:
-    """Never 100 % where it is not all; rounding would make it so."""
-    return "100 %" if not scale.differing else f"{min(scale.share, 0.9999) * 100:.2f} %"
+def percent(share: float) -> str:
+    """Of 0 to 1. Never 100 % where it is not all; rounding would make it so."""
+    return "100 %" if share == 1 else f"{min(share, 0.9999) * 100:.2f} %"

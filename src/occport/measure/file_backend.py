@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FrameError, ModelFileError
+from ..export.agreement import labels_of
 from ..export.baked_rig import baked_rig, check_baked
 from ..export.manifest import files_of, read_manifest
 from ..export.request import Loaded
@@ -18,7 +19,7 @@ from ..export.spec import Spec, from_json
 from ..export.subject import Subject, runnable, trimmed
 from ..frames.images import preprocess
 from ..session import open_session
-from .labels import Labels, labels_of_scores
+from .labels import Labels
 from .operators import Operator, summed
 from .profile import ProfiledRun, read_profile
 from .stages import PREPROCESS, REST, STAGES, WHOLE
@@ -109,7 +110,7 @@ class FileBackend:
                 found[scale] = array.reshape(1, *volume)
             else:
                 threshold = _OCCUPIED if kind == "probabilities" else 0.0
-                found[scale] = labels_of_scores(array.reshape(1, -1, *volume), threshold)
+                found[scale] = labels_of(array.reshape(1, -1, *volume), threshold)
         return found
 
     def flops(self) -> Mapping[str, int]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..export.agreement import percent
+
 Labels = Mapping[int, NDArray[np.integer]]  # of each scale, 0 to 3, (1, X, Y, Z)
 
 
@@ -32,9 +34,9 @@ class LabelAgreement:
     def describe(self) -> str:
         """99.98 % of 640,000 at scale 3; worst scale 1, 99.87 % of 10,000."""
         finest, worst = max(self.shares), self.worst
-        parts = [f"{self._share(finest)} of {self.totals[finest]:,} at scale {finest}"]
+        parts = [f"{percent(self.shares[finest])} of {self.totals[finest]:,} at scale {finest}"]
         if len(self.shares) > 1:
-            share = f"worst scale {worst}, {self._share(worst)} of {self.totals[worst]:,}"
+            share = f"worst scale {worst}, {percent(self.shares[worst])} of {self.totals[worst]:,}"
             parts.append("which is the worst" if worst == finest else share)
         if all(share == 1 for share in self.shares.values()):
             return f"all of {sum(self.totals.values()):,} labels"
@@ -44,11 +46,6 @@ class LabelAgreement:
         """Plain values."""
         return {"worst_scale": self.worst, "agreement": {str(scale): share for scale, share in self.shares.items()}}
 
-    def _share(self, scale: int) -> str:
-        """Never 100 % where it is not all; rounding would make it so."""
-        share = self.shares[scale]
-        return "100 %" if share == 1 else f"{min(share, 0.9999) * 100:.2f} %"
-
 
 def label_agreement(got: Labels, want: Labels) -> LabelAgreement | None:
     """Compares the scales that both have; None where they share none."""
@@ -57,9 +54,3 @@ def label_agreement(got: Labels, want: Labels) -> LabelAgreement | None:
         return None
     shares = {scale: float(np.mean(np.asarray(got[scale]) == np.asarray(want[scale]))) for scale in scales}
     return LabelAgreement(shares, {scale: int(want[scale].size) for scale in scales})
-
-
-def labels_of_scores(scores: NDArray[np.floating], threshold: float) -> NDArray[np.integer]:
-    """(1, classes, X, Y, Z) → (1, X, Y, Z): the class of the largest score; of one class, 1 where the score is above the threshold."""
-    labels: NDArray[np.integer] = (scores[:, 0] > threshold).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)
-    return labels

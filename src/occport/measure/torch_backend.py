@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
+from ..export.agreement import labels_of
 from ..export.device import Setting, running
 from ..export.request import Loaded
 from ..export.weights import Weights
@@ -17,7 +18,7 @@ from ..memory import usual_pages
 from ..model.surroundocc import SurroundOcc
 from ..ops import native
 from .flops import flops_of_stages
-from .labels import Labels, labels_of_scores
+from .labels import Labels
 from .operators import Operator, OperatorClock
 from .stages import PREPROCESS, WHOLE, StageClock, synchroniser
 
@@ -69,7 +70,7 @@ class TorchBackend:
 
     def labels(self) -> Labels:
         """See `Backend.labels`."""
-        return {scale: labels_of_scores(logits.float().cpu().numpy(), 0.0) for scale, logits in enumerate(self._logits)}
+        return {scale: labels_of(logits.float().cpu().numpy()) for scale, logits in enumerate(self._logits)}
 
     def flops(self) -> Mapping[str, int]:
         """See `Backend.flops`."""

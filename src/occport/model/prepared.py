@@ -5,7 +5,7 @@ What changes are child modules and the layout of weights, never the code of a fo
 - a BatchNorm becomes part of the convolution before it, deformable ones too;
 - the neck's last convolution and the 1x1 convolution that alone reads it are one: 13 % of all products are saved;
 - weights and images are channels_last, which oneDNN and the native kernels want;
-- the image half runs camera by camera, so that its activations stay small and near the processor;
+- large images run one after the other, so that the activations stay small and near the processor;
 - volumes are channels_last with z outermost, as the attention leaves them;
 - a bottleneck adds its last convolution to the shortcut in place;
 - in bf16 and fp16 the convolutions of images and of the levels' volumes run in that type; geometry, attention, normalisation and the

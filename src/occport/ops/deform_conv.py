@@ -7,7 +7,8 @@ For tap k = kw*i + j of the kernel and output position (ho, wo) the input is rea
 bilinearly, every corner outside the map counting as zero, times mask[k]; an ordinary weighted sum over channels and taps follows.
 A position that is infinite or nan is outside. A mask that is infinite or nan stays so in the products, outside the map too (0 * nan).
 
-Positions are computed in float32 at least, samples as well, whatever the dtype of the image: half a precision is off by a pixel at 200.
+Positions are computed in float32 at least, samples as well, whatever the dtype of the image: in bfloat16 they are off by half a pixel
+at 200.
 
 On a CPU, float32 and bfloat16 run by a native kernel where there is one (`native`): the columns of some hundred output positions at a time,
 channels last, then oneDNN's convolution 1x1 as matrix product. Everything else runs as `reference`.
