@@ -8,11 +8,11 @@ import pytest
 
 from lowering_model import run
 from occport.errors import ModelFileError
+from occport.export.network_file import feeds_of, read_network
 from occport.graph import dialect as dialects
 from occport.graph.runnable import make_runnable
 from occport.kit.vectors import activations as module
 from occport.kit.vectors.activations import CustomNode, activations, custom_nodes
-from occport.kit.vectors.network_file import feeds_of, read_network
 from vector_files import WITH_NODES, small_file
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from exporting import TINY
 from occport.config import read_config
 from occport.frames.rig import nuscenes_like_rig
-from occport.measure.stages import PATHS, PREPROCESS, REST, STAGES, StageClock, stage_of_node, synchroniser
+from occport.graph.stages import PATHS, REST, stage_of_node
+from occport.measure.stages import PREPROCESS, STAGES, StageClock, synchroniser
 from occport.model.prepared import prepared
 from occport.model.surroundocc import build_model
 

@@ -11,10 +11,10 @@ import pytest
 
 from exporting import Exported
 from occport.errors import ExportError, FrameError, ModelFileError
+from occport.export.network_file import feeds_of, read_network
 from occport.export.request import load_input
 from occport.export.spec import from_json
 from occport.export.subject import Subject
-from occport.kit.vectors.network_file import feeds_of, read_network
 from vector_files import small_file
 
 
@@ -133,3 +133,13 @@ def test_an_input_with_a_default_need_not_be_fed(tmp_path):
     model.graph.input.append(onnx.helper.make_tensor_value_info(weight.name, weight.data_type, list(weight.dims)))
     onnx.save(model, path)
     assert read_network(path, "dl").input_names == ["img", "slots", "ref_uv"]
+
+
+def test_a_file_of_standard_operators_where_that_is_wanted(standard_export, tmp_path):
+    file = read_network(standard_export.model, None, standard=True)
+    assert file.dialect.name == "standard" and file.spec == from_json(standard_export.manifest["spec"])
+    bare = tmp_path / "bare.onnx"
+    bare.symlink_to(standard_export.model)
+    file = read_network(bare, None, standard=True)
+    assert (file.dialect.name, file.manifest, file.spec, file.opset) == ("standard", None, None, standard_export.manifest["opset"])
+    assert all(info.type.tensor_type.HasField("shape") for info in file.model.graph.value_info)

@@ -18,11 +18,12 @@ from ..export.request import Loaded
 from ..export.spec import Spec, from_json
 from ..export.subject import Subject, runnable, trimmed
 from ..frames.images import preprocess
+from ..graph.stages import REST
 from ..session import open_session
 from .labels import Labels
 from .operators import Operator, summed
 from .profile import ProfiledRun, read_profile
-from .stages import PREPROCESS, REST, STAGES, WHOLE
+from .stages import PREPROCESS, STAGES, WHOLE
 
 _OCCUPIED = 0.5  # probability above which a voxel without classes is
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFileError
+from ..graph.stages import REST, stage_of_node
 from .flops import of_columns
 from .operators import Operator
-from .stages import REST, stage_of_node
 
 _RUN, _NODE, _KERNEL = "model_run", "Node", "_kernel_time"
 _MICRO = 1e-6  # the profile counts microseconds

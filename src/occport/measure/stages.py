@@ -9,28 +9,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-# Which stage a module and all below it belong to; the longest path that fits decides. Nodes of an exported file are called after their
-# module, with _ for the dots, so that the same table holds for them. A prepared network has its neck inside its backbone.
-PATHS = (
-    ("projection", "tables"),
-    ("img_backbone", "backbone"),
-    ("img_neck", "neck"),
-    ("img_backbone.neck", "neck"),
-    *((f"img_backbone.transfer.{i}", f"level {i}") for i in range(3)),
-    *((f"pts_bbox_head.transfer_conv.{i}", f"level {i}") for i in range(3)),
-    *((f"pts_bbox_head.transformer.{i}", f"level {i}") for i in range(3)),
-    ("pts_bbox_head", "decoder"),
-)
-REST = "rest"  # what belongs to no module, and a runtime's own overhead
+from ..graph.stages import PATHS, PLACES, REST
+
 PREPROCESS, WHOLE = "preprocess", "whole"
-STAGES = (PREPROCESS, "tables", "backbone", "neck", "level 0", "level 1", "level 2", "decoder", REST)
-
-_PREFIXES = sorted(((path.replace(".", "_") + "_", stage) for path, stage in PATHS), key=lambda pair: -len(pair[0]))
-
-
-def stage_of_node(name: str) -> str:
-    """The stage of a node of an exported file by its name; "" for a name that tells nothing."""
-    return next((stage for prefix, stage in _PREFIXES if name.startswith(prefix)), "")
+STAGES = (PREPROCESS, *PLACES, REST)
 
 
 class StageClock:

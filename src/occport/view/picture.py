@@ -5,8 +5,6 @@ One slide, 16 : 9. No display, no GPU, and the same scene gives the same bytes, 
 
 from __future__ import annotations
 
-import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,22 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
 from ..staging import Staging
 from ..voxels.classes import IGNORE, colours
 from ..voxels.occupancy import Occupancy
 from .above import from_above
+from .canvas import ALARM, FAINT, INK, PALE, canvas, round_ticks
 from .layout import HEADING, HEIGHT, ONE, TWO, WIDTH, Box, Layout, Views, camera_boxes
 from .perspective import EGO, perspective
 from .scene import Scene
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.text import Text
+    from .canvas import Axes, Figure, Text
 
 _DPI = 100
-_INK, _FAINT, _ALARM, _PALE = "#1d2733", "#5c6773", "#b3261e", "#f3f5f8"
 _UNKNOWN = "unknown, not drawn"
 _SMALLEST = 0.6  # to which a text's size may shrink before it is cut
 
@@ -56,22 +51,9 @@ def write_picture(scene: Scene, path: Path) -> None:
 
 def picture(scene: Scene) -> bytes:
     """The same as the bytes of a PNG file, without dates or versions in it. Errors: UserError where matplotlib is not installed."""
-    try:
-        import matplotlib
-        import matplotlib.style
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("drawing a picture", expected="matplotlib", got="not installed", fix="pip install 'occport[view]'") from error
-    content = io.BytesIO()
-    with matplotlib.style.context("default"), warnings.catch_warnings():
-        matplotlib.rcParams.update({"font.family": "DejaVu Sans", "text.parse_math": False, "axes.unicode_minus": False})
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks is drawn as boxes
-        figure = Figure(figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI, facecolor="white")
-        FigureCanvasAgg(figure)
-        _Page(figure).draw(scene)
-        figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
+    with canvas(WIDTH, HEIGHT, _DPI) as sheet:
+        _Page(sheet.figure).draw(scene)
+        return sheet.png()
 
 
 class _Page:
@@ -105,10 +87,10 @@ class _Page:
         if scene.prediction is not None and not scene.trained:
             words = "UNTRAINED: the prediction means nothing"
             loud = self._text(box.left + box.width, box.top + 34, words, 30, "white", bold=True, right=True)
-            loud.set_bbox({"facecolor": _ALARM, "edgecolor": _ALARM, "boxstyle": "round,pad=0.35"})
+            loud.set_bbox({"facecolor": ALARM, "edgecolor": ALARM, "boxstyle": "round,pad=0.35"})
             room -= round(loud.get_window_extent().width) + 60
         self._text(box.left, box.top + 28, name, 42, bold=True, room=room)
-        self._text(box.left, box.top + 74, seen, 25, _FAINT, room=room)
+        self._text(box.left, box.top + 74, seen, 25, FAINT, room=room)
 
     def _cameras(self, scene: Scene, area: Box) -> None:
         frame = scene.frame
@@ -148,7 +130,7 @@ class _Page:
             counts = [volume.counts.get(name, 0) for volume in volumes]
             if len(volumes) == 1:
                 self._text(left + 40, middle, shown, 22, room=width - 150)
-                self._text(left + width - (0 if columns == 1 else 24), middle, f"{counts[0]:,}", 22, _FAINT, right=True)
+                self._text(left + width - (0 if columns == 1 else 24), middle, f"{counts[0]:,}", 22, FAINT, right=True)
             else:
                 self._text(left + 40, middle, shown, 22, room=270)
                 most = max(max(volume.counts.values(), default=1) for volume in volumes)
@@ -162,7 +144,7 @@ class _Page:
             length = round(box.width * count / most)
             if count:
                 self._patch(Box(box.left, middle - thick // 2, max(1, length), thick), colour, 0.45 if number else 1.0)
-            self._text(box.left + length + 8, middle, f"{count:,}", 17, _FAINT)
+            self._text(box.left + length + 8, middle, f"{count:,}", 17, FAINT)
 
     def _axes(self, box: Box) -> Axes:
         """An empty drawing area."""
@@ -184,7 +166,7 @@ class _Page:
             spine.set_linewidth(0.8)
 
     def _text(
-        self, left: float, middle: float, words: str, size: float, colour: str = _INK, *, bold: bool = False, right: bool = False,
+        self, left: float, middle: float, words: str, size: float, colour: str = INK, *, bold: bool = False, right: bool = False,
         room: float = WIDTH,
     ) -> Text:  # fmt: skip
         """Words of a size in pixels around the line `middle`; smaller, and at last cut, where they need more than `room`."""
@@ -225,21 +207,18 @@ def _colour(volumes: list[_Volume], name: str) -> tuple[float, float, float]:
 
 def _draw_map(axes: Axes, occupancy: Occupancy) -> None:
     """From above, x to the right and y (forward) up, in metres; the car where it is, pointing forward."""
-    from matplotlib.ticker import MaxNLocator
-
     x_low, y_low, _, x_high, y_high, _ = occupancy.grid.pc_range
     axes.set_frame_on(True)
-    axes.set_facecolor(_PALE)
+    axes.set_facecolor(PALE)
     axes.imshow(from_above(occupancy), extent=(x_low, x_high, y_low, y_high), aspect="equal", interpolation="nearest")
     for spine in axes.spines.values():
         spine.set_color("#c3c9d1")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=6))
-    axes.tick_params(labelsize=17 * 72 / _DPI, colors=_FAINT, length=4)
-    axes.set_xlabel("x to the right, metres", fontsize=18 * 72 / _DPI, color=_FAINT, labelpad=3)
-    axes.set_ylabel("y forward, metres", fontsize=18 * 72 / _DPI, color=_FAINT, labelpad=0)
+    round_ticks(axes, 6)
+    axes.tick_params(labelsize=17 * 72 / _DPI, colors=FAINT, length=4)
+    axes.set_xlabel("x to the right, metres", fontsize=18 * 72 / _DPI, color=FAINT, labelpad=3)
+    axes.set_ylabel("y forward, metres", fontsize=18 * 72 / _DPI, color=FAINT, labelpad=0)
     (left, back, _), (right, front, _), _ = EGO[0]
     nose = front - 0.4 * (front - back)
-    axes.fill([left, right, right, 0, left], [back, back, nose, front, nose], facecolor=_INK, edgecolor="white", linewidth=1.0)
+    axes.fill([left, right, right, 0, left], [back, back, nose, front, nose], facecolor=INK, edgecolor="white", linewidth=1.0)
     axes.set_xlim(x_low, x_high)
     axes.set_ylim(y_low, y_high)

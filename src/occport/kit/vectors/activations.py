@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from ...errors import ModelFileError
+from ...export.network_file import NetworkFile
 from ...graph.attributes import Window
 from ...graph.contract import TWIN_DOMAIN, Contract
 from ...graph.dialect import Dialect
@@ -23,7 +24,6 @@ from ...graph.forms import PORT_FORMS
 from ...graph.retargeting.custom_node import attention_sizes, check_attributes, deform_conv_sizes, ports_of
 from ...graph.runnable import make_runnable
 from ...session import open_session
-from .network_file import NetworkFile
 
 TAPPED_AT_ONCE = 2**31  # bytes of whole tensors that a run may have to keep beside its own: the full network needs 1.3 GB
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import ExportError, FrameError, ModelFileError
+from ...export.network_file import NetworkFile, feeds_of, read_network
 from ...graph.attributes import Window
 from ...graph.dialect import to_table
 from ...graph.names import identifier
@@ -27,7 +28,6 @@ from ..cases.record import Index, Record
 from .activations import CustomNode, activations, custom_nodes
 from .allowance import case_bytes, fitted, one_image, shared_out
 from .dialect_cases import LeftOut, NodeCase, edge_node_cases
-from .network_file import NetworkFile, feeds_of, read_network
 from .node_model import Style, held, node_model, style_of
 from .place import QUERIES, README, drop_earlier, earlier, size_of
 from .readme_text import readme_text

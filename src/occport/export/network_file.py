@@ -1,4 +1,4 @@
-"""The file whose custom nodes get vectors, with all that is needed to run it: its dialect, and an array for each of its inputs.
+"""A file to be run and looked into, with all that takes: its dialect, and an array for each of its inputs.
 
 Beside an export stands its manifest, which tells the dialect, the frame and the rig. Any other file is read by a dialect that the user
 names, and fed with arrays of the user's.
@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...errors import ExportError, FrameError, ModelFileError, UserError
-from ...export.manifest import read_manifest
-from ...export.request import load_input
-from ...export.spec import from_json
-from ...export.subject import Subject
-from ...graph.dialect import Dialect
-from ...graph.model_file import read_skeleton
-from ...graph.retargeting.foreign_file import named, read_foreign
-from ...graph.twin import proto_to_twin
+from ..errors import ExportError, FrameError, ModelFileError, UserError
+from ..graph.dialect import Dialect, load
+from ..graph.model_file import read_skeleton
+from ..graph.retargeting.foreign_file import custom_names, named, read_foreign, with_shapes
+from ..graph.twin import proto_to_twin
+from .manifest import read_manifest
+from .request import load_input
+from .spec import Spec, from_json
+from .subject import Subject
+
+_PLAIN = "standard"  # the dialect without custom nodes
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,29 @@ class NetworkFile:
     manifest: Mapping[str, Any] | None
 
     @property
+    def spec(self) -> Spec | None:
+        """What the file was to be; None for a file of another origin. Errors: ModelFileError for a manifest that has been changed."""
+        return from_json(self.manifest["spec"]) if self.manifest is not None else None
+
+    @property
+    def folder(self) -> Path:
+        """Where its weights lie."""
+        return self.path.parent
+
+    @property
     def input_names(self) -> list[str]:
         """The inputs that a run must be fed with."""
         constant = {tensor.name for tensor in self.model.graph.initializer}
         return [info.name for info in self.model.graph.input if info.name not in constant]
 
 
-def read_network(path: Path, dialect: str | None) -> NetworkFile:
+def read_network(path: Path, dialect: str | None, *, standard: bool = False) -> NetworkFile:
     """Reads a model file.
 
     Args:
         path: an ONNX file with custom nodes.
         dialect: name or file of its dialect, needed where no manifest stands beside the file.
+        standard: a file of standard operators alone is fine, too; of another origin it needs no dialect then.
 
     Raises:
         ModelFileError: no such file, no ONNX model, no manifest and no dialect, or custom nodes of another dialect.
@@ -65,7 +78,9 @@ def read_network(path: Path, dialect: str | None) -> NetworkFile:
     if not path.is_file():
         raise ModelFileError(f"model file {path}", expected="an ONNX file", got="no such file", fix="check the path")
     if path.with_suffix(".json").is_file():
-        return _exported(path, dialect)
+        return _exported(path, dialect, standard)
+    if standard and dialect in (None, _PLAIN) and not custom_names(read_skeleton(path).graph):
+        return _plain(path)
     if dialect is None:
         fix = "name it with --dialect, and give an array for each input of the file with --inputs"
         raise ModelFileError(f"dialect of {path}", expected="a manifest beside it that tells", got="none", fix=fix)
@@ -74,13 +89,20 @@ def read_network(path: Path, dialect: str | None) -> NetworkFile:
     return NetworkFile(path, foreign.model, foreign.dialect, foreign.opset, None)
 
 
-def _exported(path: Path, dialect: str | None) -> NetworkFile:
+def _plain(path: Path) -> NetworkFile:
+    """A file of another origin without custom nodes."""
+    dialect, model = load(_PLAIN), read_skeleton(path)
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    return NetworkFile(path, with_shapes(model, dialect, path.parent, str(path)), dialect, opset, None)
+
+
+def _exported(path: Path, dialect: str | None, standard: bool) -> NetworkFile:
     manifest = read_manifest(path)
     spec = from_json(manifest["spec"])
     if dialect is not None and named(dialect, "--dialect").name != spec.dialect.name:
         fix = "leave --dialect out; `occport retarget` makes a file for another target"
         raise ExportError(f"--dialect {dialect}", expected=f"{spec.dialect.name}, as the manifest of {path.name} says", fix=fix)
-    if spec.dialect.msda is None:
+    if spec.dialect.msda is None and not standard:
         fix = "export for another dialect"
         raise ExportError(f"model file {path}", expected="a dialect with custom nodes", got=spec.dialect.name, fix=fix)
     model = read_skeleton(path)
