@@ -46,6 +46,8 @@ bench: $(READY)
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/kernels.py
 	$(BIN)/python bench/growth.py
+	$(BIN)/python bench/precision.py
+	$(BIN)/python bench/bringup.py
 	test -f $(MODEL) || $(MAKE) export
 	$(BIN)/python bench/graph_tools.py $(MODEL)
 

@@ -47,6 +47,7 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--budget", "20864:3,2624,384:2"], "budgets", ((20864, 3), (2624, None), (384, 2))),
     (["--dialect", "standard"], "dialect", "standard"),
     (["--opset", "17"], "opset", 17),
+    (["--precision", "bf16"], "precision", "bf16"),
     (["--functions"], "functions", True),
     (["--msda", "gather"], "msda", "gather"),
     (["--dcn", "deformconv"], "dcn", "deformconv"),

@@ -15,7 +15,7 @@ from occport.graph import dialect as dialects
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "occport"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
-LEAVES = {"errors", "staging", "progress", "compare", "session", "memory", "external_data"}
+LEAVES = {"errors", "staging", "progress", "compare", "session", "memory", "external_data", "columns"}
 WEIGHTS = {"checkpoint", "weights_file", "seeds"}
 
 # room → rooms that it may import, beside itself
@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "use": {"leaves", "config", "model", "weights", "voxels", "frames", "city", "graph", "export"},
     "measure": {"leaves", "config", "ops", "model", "weights", "voxels", "frames", "city", "graph", "export", "use"},
     "view": {"leaves", "config", "voxels", "frames"},
-    "commands": {"leaves", "config", "voxels", "frames", "city", "graph", "export", "kit", "use", "measure", "view"},
+    "bringup": {"leaves", "config", "voxels", "frames", "graph", "export", "kit", "use", "measure", "view"},
+    "commands": {"leaves", "config", "voxels", "frames", "city", "graph", "export", "kit", "use", "measure", "view", "bringup"},
     "cli": {"leaves"},  # and the commands, by name
     "__main__": {"cli"},
     "occport": set(),  # `occport/__init__.py`, but for type checkers
@@ -42,10 +43,10 @@ MAY_IMPORT = {
 # package → rooms that may import it; anywhere else it is an error
 RESTRICTED = {
     "torch": {"ops", "model", "weights", "export", "use", "measure"},
-    "onnx": {"graph", "export", "leaves", "kit"},
-    "onnx_ir": {"graph", "export", "kit"},
+    "onnx": {"graph", "export", "leaves", "kit", "bringup"},
+    "onnx_ir": {"graph", "export", "kit", "bringup"},
 }
-IN_ONE_FILE = ("PIL", "rich", "safetensors", "onnxruntime", "onnxscript", "scipy", "ray", "rerun", "matplotlib")
+IN_ONE_FILE = ("PIL", "rich", "safetensors", "onnxruntime", "onnxscript", "scipy", "ray", "rerun", "matplotlib", "jinja2")
 MAX_LINES = {"file": 300, "function": 60}
 TABLES: set[str] = set()  # files that are one table may be longer
 VENDORS = re.compile(r"DL::|[\"'`]dl[\"'`]|\b(?:tensorrt|mmdeploy|ascend|autoware)\b", re.IGNORECASE)

@@ -23,6 +23,7 @@ from PIL import Image
 
 from exporting import ROOT, TINY, Ran, TraceOnce, run_cli, seeded_network
 from occport import cli
+from occport.export.agreement import percent
 from occport.frames.frame_json import read_frame_json
 from occport.graph import dialect as dialects
 from own_frames import write_frames
@@ -31,12 +32,14 @@ pytestmark = pytest.mark.xdist_group("readme")
 
 README, CHINESE, BRING_UP = ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs/bring-up.md"
 CHIPS, OPERATORS, USE = ROOT / "docs/chips.md", ROOT / "docs/operators.md", ROOT / "docs/use.md"
-SPEED = ROOT / "docs/speed.md"
-DOCUMENTS = [README, CHINESE, BRING_UP, CHIPS, OPERATORS, USE, SPEED, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+SPEED, DEBUG = ROOT / "docs/speed.md", ROOT / "docs/debug.md"
+DOCUMENTS = [README, CHINESE, BRING_UP, CHIPS, OPERATORS, USE, SPEED, DEBUG, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 READERS = DOCUMENTS[:3]  # what users read from the top; the commands of the other pages have tests of their own
 RESULTS = ROOT / "bench/results/export.json"
-FOREIGN_FLAGS = {"--strict", "--model"}  # mypy's, and those of the reader's compiler
-MADE = ("out/", "my/", "probes/", "vectors/", "test_data_set_0/", "npy/", "raw/", "CASE/")  # folders that the reader or a command makes
+PRECISION = ROOT / "bench/results/precision.json"
+FOREIGN_FLAGS = {"--strict", "--model", "--load-outputs"}  # mypy's, those of the reader's compiler, and Polygraphy's
+# folders that the reader or a command makes
+MADE = ("out/", "my/", "probes/", "vectors/", "test_data_set_0/", "npy/", "raw/", "CASE/", "test_NAME/")
 FIGURES = (  # the rows of the README's table, in order: row of the results, cell
     ("dl opset 11", "{0[trace to file s]:.0f} s, {0[trace peak GiB]:.1f} GiB"),
     ("dl opset 11", "{0[nodes]:,}"),
@@ -135,7 +138,7 @@ def test_flags_exist(document):
 
 
 def test_every_flag_is_told():
-    told = set.union(*(flags_of(document.read_text()) for document in (README, BRING_UP, CHIPS, USE, SPEED)))
+    told = set.union(*(flags_of(document.read_text()) for document in (README, BRING_UP, CHIPS, USE, SPEED, DEBUG)))
     assert known_flags() - {"--help"} <= told
 
 
@@ -166,6 +169,17 @@ def test_figures_are_the_measured_ones():
         pytest.skip("bench/results/export.json is not there; `make bench` writes it")
     rows = json.loads(RESULTS.read_text())["rows"]
     assert cells[: len(FIGURES)] == [form.format(rows[row]) for row, form in FIGURES]
+
+
+def test_precisions_are_the_measured_ones():
+    for document in (README, CHINESE):
+        for name, row in json.loads(PRECISION.read_text())["rows"].items():
+            seconds = f"{row['ONNX Runtime frame s']:.0f} s" if "ONNX Runtime frame s" in row else "–"
+            cells = []
+            for found in row["agreement"].values():
+                worst = found["scales"][found["worst_scale"]]["agreement"]
+                cells.append(f"{percent(found['scales'][-1]['agreement'])}, {percent(worst)} (scale {found['worst_scale']})")
+            assert f"| {name} | {row['file MB']:.0f} MB | {seconds} | {cells[0]} | {cells[1]} |" in document.read_text()
 
 
 def test_frame_example(tmp_path):

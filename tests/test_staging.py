@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from occport import staging
-from occport.errors import ExportError
-from occport.staging import Staging, Terminated, terminate_as_interrupt
+from occport.errors import ExportError, UserError
+from occport.staging import Staging, Terminated, earlier, terminate_as_interrupt
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
 
@@ -405,3 +405,19 @@ def test_a_signal_after_the_held_section_goes_to_the_handler_before():
         assert (arrived, hold.arrived) == ([signal.SIGTERM], [])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_folder_of_an_earlier_run_is_read_and_others_refused(tmp_path):
+    def read(folder):
+        if not (folder / "mine").exists():
+            raise UserError("x")
+        return "read"
+
+    assert earlier(tmp_path / "new", read, "earlier things") is None and earlier(tmp_path, read, "earlier things") is None
+    (tmp_path / "thesis.txt").write_text("")
+    with pytest.raises(ExportError, match="one of earlier things, got one with other files in it; choose another with -o"):
+        earlier(tmp_path, read, "earlier things")
+    with pytest.raises(ExportError, match="got a file"):
+        earlier(tmp_path / "thesis.txt", read, "earlier things")
+    (tmp_path / "mine").write_text("")
+    assert earlier(tmp_path, read, "earlier things") == "read"

@@ -44,6 +44,12 @@ VERBS = {
     "probe": Verb("probe", "find out what an unknown compiler takes"),
     "vectors": Verb("vectors", "write conformance vectors of the custom nodes for kernel authors"),
     "grade": Verb("grade", "judge what a kernel returned, and name its bug"),
+    "golden": Verb("golden", "write the tensors inside a file for one frame"),
+    "diff": Verb("diff", "hold a chip's tensors against golden ones and name the node to blame"),
+    "split": Verb("split", "cut a file into sub-models with golden inputs and outputs"),
+    "cost": Verb("cost", "count parameters, products and bytes, and time on a chip"),
+    "hazards": Verb("hazards", "tell what half precision would do to a file"),
+    "dossier": Verb("dossier", "put everything about a file on one page"),
 }
 INTERRUPTED = 130
 

@@ -146,7 +146,7 @@ def _port(node: object, model_name: str) -> Port:
 
 def open_session(
     model: onnx.ModelProto | Path, *, weights_folder: Path | None = None, threads: int | None = None,
-    custom_op_library: Path | None = None, provider: str | None = None, profile: Path | None = None,
+    custom_op_library: Path | None = None, provider: str | None = None, profile: Path | None = None, optimise: bool = True,
 ) -> Session:  # fmt: skip
     """Opens a model with ONNX Runtime.
 
@@ -159,6 +159,7 @@ def open_session(
             `Session.placed` tells how many those are.
         profile: a JSON file that the time of every operator of every run is written to, until `Session.profile` ends it; its folder
             must be there. Recording costs a little time.
+        optimise: False runs every operator by itself: an operator's bits then do not depend on its neighbours.
 
     Results depend on nothing but the model, its inputs and the provider: no silent fallback to another one, deterministic kernels.
 
@@ -170,7 +171,7 @@ def open_session(
 
     wanted = full_name(CPU if provider is None else provider)
     name = str(model) if isinstance(model, Path) else f"model {model.graph.name or 'without a name'!r}"
-    options = _options(threads)
+    options = _options(threads, optimise)
     if profile is not None:
         _record(options, profile)
     if wanted != CPU + _SUFFIX:
@@ -234,8 +235,8 @@ def _placed(session: InferenceSession, wanted: str, name: str) -> dict[str, int]
     return counts
 
 
-def _options(threads: int | None) -> SessionOptions:
-    from onnxruntime import SessionOptions
+def _options(threads: int | None, optimise: bool) -> SessionOptions:
+    from onnxruntime import GraphOptimizationLevel, SessionOptions
 
     if threads is not None and threads < 1:
         raise ModelFileError("number of threads", expected="at least 1", got=str(threads))
@@ -243,6 +244,8 @@ def _options(threads: int | None) -> SessionOptions:
     options.intra_op_num_threads = threads or 0
     options.use_deterministic_compute = True
     options.log_severity_level = _ONLY_FATAL
+    if not optimise:
+        options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
     # Planned activation buffers are one block as large as the whole first run, beside what that run itself took: 11 % more memory, and
     # an unsteady second run. The arena stays: without it a run takes 40 % longer for 16 % less memory.
     options.enable_mem_pattern = False

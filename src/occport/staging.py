@@ -23,9 +23,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import TypeVar
 
-from .errors import ExportError
+from .errors import ExportError, UserError
 
+T = TypeVar("T")
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # of writing only, whatever was being written
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -251,8 +253,8 @@ def _signals_wait() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def write_file(flag: str, path: Path, content: str | None) -> None:
-    """Puts a text file that a flag names in place as a whole; without content it is only tried whether that would be possible.
+def write_file(flag: str, path: Path, content: str | bytes | None) -> None:
+    """Puts a file that a flag names in place as a whole; without content it is only tried whether that would be possible.
 
     Errors: ExportError that names the flag, for a folder and for a place that cannot be written to.
     """
@@ -261,9 +263,29 @@ def write_file(flag: str, path: Path, content: str | None) -> None:
         raise ExportError(f"{flag} {path}", expected="a file to write", got="a folder", fix=fix)
     try:
         with Staging(path.parent) as stage:
-            (stage.path / path.name).write_text(content or "", encoding="utf-8")
+            (stage.path / path.name).write_bytes(content.encode() if isinstance(content, str) else content or b"")
             if content is not None:
                 stage.commit()
     except (ExportError, OSError) as error:
         got = error.got if isinstance(error, ExportError) else error.strerror or str(error)
         raise ExportError(f"{flag} {path}", expected="a file that can be written", got=got, fix=fix) from error
+
+
+def earlier(folder: Path, read: Callable[[Path], T], what: str) -> T | None:
+    """What an earlier run has put into a folder that is to be written to; None for a new or an empty one.
+
+    Args:
+        read: reads it from the folder, or raises UserError.
+        what: "earlier vectors", for the message.
+
+    Errors: ExportError where the folder is a file, or holds something else.
+    """
+    expected, fix = f"a new or empty folder, or one of {what}", "choose another with -o"
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"folder {folder}", expected=expected, got="a file", fix=fix)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    try:
+        return read(folder)
+    except UserError as error:
+        raise ExportError(f"folder {folder}", expected=expected, got="one with other files in it", fix=fix) from error

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ExportError
+from .network_flags import PRECISIONS
 from .reference_flags import add_reference_arguments, reference_of
 
 PLACES = ("constant", "initializer")
@@ -46,6 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dialect", metavar="NAME|FILE.toml", help="default: the bring-up document's; `occport dialects` lists them"
     )
     form.add_argument("--opset", type=int, help="11 to 22 (default: the dialect's)")
+    form.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0],
+        help="of weights, activations and custom nodes; the geometry stays in float32 (default: fp32)",
+    )  # fmt: skip
     form.add_argument(
         "--functions",
         action="store_true",
@@ -123,6 +128,7 @@ def run(options: argparse.Namespace) -> int:
         settings=settings,
         opset=options.opset,
         functions=options.functions,
+        precision=options.precision,
         msda=options.msda,
         dcn=options.dcn,
         outputs=options.outputs,

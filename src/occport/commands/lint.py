@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .network_flags import PRECISIONS
+
 if TYPE_CHECKING:
     from ..graph.lint.finding import Finding, Folded
 
@@ -15,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="a file of any origin; its weights stay on disk")
     parser.add_argument("--dialect", required=True, metavar="NAME|FILE.toml", help="the contract; see `occport dialects`")
     parser.add_argument("--opset", type=int, help="the opset that the file must have, 11 to 22")
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="that its custom nodes must have (default: fp32)")
     lines = "operators that the chip knows, one a line: Conv, chip::Name, `Add float32,int64`, `Resize >=13`"
     parser.add_argument("--support-list", type=Path, metavar="FILE", help=lines)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every finding there too")
@@ -29,12 +32,13 @@ def run(options: argparse.Namespace) -> int:
     from ..graph.lint.whole import lint
     from ..graph.model_file import read_skeleton
     from ..graph.opset import OPSETS
+    from ..graph.precision.dialect import in_precision
 
     if options.opset is not None and options.opset not in OPSETS:
         raise ExportError("--opset", expected=f"{OPSETS[0]} to {OPSETS[-1]}", got=str(options.opset))
     if options.json is not None and options.json.resolve() == options.model.resolve():
         raise ExportError(f"--json {options.json}", expected="another file than the model", got="the same", fix="choose another name")
-    dialect = dialects.load(options.dialect)
+    dialect = in_precision(dialects.load(options.dialect), options.precision)
     support = read_support(options.support_list) if options.support_list is not None else None
     model = read_skeleton(options.model)
     findings = lint(model, dialect, folder=options.model.parent, opset=options.opset, support=support)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from ..graph.names import name_everything, rename_ports
 from ..graph.passes.input_rank import drop_batch_axis
+from ..graph.precision.convert import to_precision
+from ..graph.precision.types import EXACT
 from ..graph.rewrite import to_dialect
 from ..model.projection import LevelTable
 from ..model.surroundocc import SurroundOcc
@@ -61,12 +64,15 @@ def build_geometry(model: SurroundOcc, spec: Spec) -> ir.Model:
     """The companion of a `tables` export: lidar2img → tables, dropped. Standard operators only, at the spec's opset."""
     entry = GeometryEntry(model, spec.image_hw, spec.budgets)
     graph = trace(entry, [torch.eye(4).repeat(1, spec.config.num_cameras, 1, 1)], ["lidar2img"], spec.geometry_output_names)
-    return _finish(graph, spec)
+    return _finish(graph, replace(spec, precision=EXACT))  # what the calibration says stays exact
 
 
 def _finish(graph: ir.Model, spec: Spec) -> ir.Model:
     name_everything(graph)
     to_dialect(graph, spec.dialect, spec.opset, functions=spec.functions, arithmetics=spec.arithmetics)
+    conversion = to_precision(graph, spec.precision, spec.dialect)
+    if conversion is not None:
+        graph.metadata_props["occport.precision"] = f"{spec.precision}: {conversion.described}"
     names = {value.name for value in graph.graph.inputs}
     if spec.img_rank == 4 and "img" in names:
         drop_batch_axis(graph, "img")

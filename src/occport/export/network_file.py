@@ -18,6 +18,7 @@ import onnx
 from ..errors import ExportError, FrameError, ModelFileError, UserError
 from ..graph.dialect import Dialect, load
 from ..graph.model_file import read_skeleton
+from ..graph.precision.dialect import in_precision
 from ..graph.retargeting.foreign_file import custom_names, named, read_foreign, with_shapes
 from ..graph.twin import proto_to_twin
 from .manifest import read_manifest
@@ -107,7 +108,7 @@ def _exported(path: Path, dialect: str | None, standard: bool) -> NetworkFile:
         raise ExportError(f"model file {path}", expected="a dialect with custom nodes", got=spec.dialect.name, fix=fix)
     model = read_skeleton(path)
     proto_to_twin(model, spec.dialect)
-    return NetworkFile(path, model, spec.dialect, spec.opset, manifest)
+    return NetworkFile(path, model, in_precision(spec.dialect, spec.precision), spec.opset, manifest)
 
 
 @contextmanager

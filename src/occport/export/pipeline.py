@@ -18,6 +18,7 @@ from .. import __version__
 from ..errors import VerificationFailed
 from ..graph.dialect import Dialect
 from ..graph.model_file import write_model
+from ..graph.precision.types import EXACT
 from ..memory import give_back
 from ..model.surroundocc import SurroundOcc
 from ..progress import Progress
@@ -26,6 +27,7 @@ from .agreement import precision_agreement
 from .build import build_geometry, build_main
 from .device import Setting, hint
 from .follow import check_following, check_hits, check_other_image, is_small, micro_model, micro_spec
+from .low_precision import check_low, low_allowances
 from .manifest import manifest, write_json
 from .report import Report
 from .request import Loaded, Request, file_name, load_input, make_spec
@@ -142,7 +144,11 @@ def verify(
         sample, allowed = _reference(model, spec, loaded, report, setting)
     give_back()  # PyTorch is done at this size, and ONNX Runtime wants as much again: 0.8 GiB of 5 at full size
     with progress.stage("running ONNX Runtime on the frame"):
-        check_sample(subject, sample, report, loaded.frame.name)
+        if spec.precision == EXACT:
+            check_sample(subject, sample, report, loaded.frame.name)
+        else:
+            allowed = check_low(subject, model, sample, report, loaded.frame.name, setting)
+            setting = setting.exact  # the file's own roundings are what is allowed for, not another's
     subject.close()
     with progress.stage("other rigs and images"):
         if is_small(spec):
@@ -157,7 +163,10 @@ def verify(
                 frame = load_input(small.config, None)
                 files = write_graphs(network, small, frame.lidar2img, Path(folder), "micro", Weights(None, None, ""))
                 report.where = "micro sizes"
-                if allowed:  # a lower precision is another one's noise: measured on the very network that is run
+                if spec.precision != EXACT:  # noise is measured on the very network that is run
+                    exact = sample_of(setting.ready(network), small, frame.img, frame.lidar2img)
+                    allowed = low_allowances(network, small, exact, frame.frame.name, setting)
+                elif allowed:
                     _, allowed = _reference(network, small, frame, report, setting)
                 micro = Subject(small, files["model"], files.get("geometry"))
                 _check_others(micro, setting.ready(network, own=True), frame.lidar2img, report, allowed)

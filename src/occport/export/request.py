@@ -16,7 +16,10 @@ from ..frames.images import padded_hw, preprocess
 from ..frames.source import load_frame, seen_or_refuse
 from ..frames.visibility import hits, needs
 from ..graph import dialect as dialects
+from ..graph.dialect import Dialect
 from ..graph.functions import Arithmetics
+from ..graph.precision.target import check_precision
+from ..graph.precision.types import EXACT, PRECISIONS
 from ..graph.rewrite import check_target
 from ..graph.settings import Settings, with_settings
 from ..model.projection import Budget
@@ -55,6 +58,7 @@ class Request:
     external_data: bool = False
     output_dir: Path = Path("out")
     save_io: str | None = None
+    precision: str = EXACT
     reference: Setting = Setting()  # noqa: RUF009 - frozen; how PyTorch runs that the file is held against
 
 
@@ -102,10 +106,11 @@ def make_spec(request: Request, loaded: Loaded) -> Spec:
     if calibration not in CALIBRATIONS:
         raise ExportError("--calibration", expected="one of " + ", ".join(CALIBRATIONS), got=calibration)
     functions = request.functions or dialect.functions
-    opset = request.opset if request.opset is not None else (max(dialect.opset, 17) if functions else dialect.opset)
+    opset = request.opset if request.opset is not None else _usual_opset(dialect, functions, request.precision)
     in_file = functions or dialect.msda is None  # otherwise the dialect's own choice says nothing about this file
     arithmetics = Arithmetics(request.msda or in_file * usual.msda, request.dcn or in_file * usual.dcn)
     check_target(dialect, opset, functions, arithmetics)
+    check_precision(request.precision, dialect, opset, functions, arithmetics)
     kind = request.outputs or usual.outputs or ("labels" if config.num_classes > 1 else "probabilities")
     scales = tuple(range(len(config.output_sizes)))
     softmax = usual.softmax if request.softmax is None else request.softmax
@@ -128,9 +133,16 @@ def make_spec(request: Request, loaded: Loaded) -> Spec:
         lidar2img_rank=request.lidar2img_rank or usual.lidar2img_rank,
         renames=request.renames,
         arithmetics=arithmetics,
+        precision=request.precision,
     )
     check_renames(spec)
     return spec
+
+
+def _usual_opset(dialect: Dialect, functions: bool, precision: str) -> int:
+    """The dialect's, or the first that has what is asked for."""
+    usual = max(dialect.opset, 17) if functions else dialect.opset
+    return usual if precision == EXACT else max(usual, PRECISIONS[precision].first_opset)
 
 
 def _budgets(request: Request, config: Config, loaded: Loaded, image_hw: tuple[int, int]) -> tuple[Budget, ...]:
@@ -162,6 +174,7 @@ def file_name(spec: Spec, trained: bool) -> str:
         spec.dialect.name,
         *(f"{operator}_{form}" for operator, form in spec.arithmetics._asdict().items() if form),
         f"opset{spec.opset}",
+        "" if spec.precision == EXACT else spec.precision,
         "functions" * spec.functions,
         spec.calibration,
     ]

@@ -11,6 +11,8 @@ from ..errors import ExportError, ModelFileError
 from ..graph import dialect as dialects
 from ..graph.dialect import Dialect
 from ..graph.functions import BEST, Arithmetics
+from ..graph.precision.target import check_precision
+from ..graph.precision.types import EXACT
 from ..graph.rewrite import check_target
 from ..model.projection import Budget
 from .trace import Outputs, table_names
@@ -21,7 +23,7 @@ Ports = dict[str, tuple[str, tuple[int, ...]]]  # name before renaming → dtype
 
 @dataclass(frozen=True)
 class Spec:
-    """One export. `image_hw` is the padded image; budgets are fine to coarse; the dialect has the user's settings in it."""
+    """One export. `image_hw` is the padded image; budgets are fine to coarse; the dialect has the user's settings in it, in float32."""
 
     config: Config
     image_hw: tuple[int, int]
@@ -36,10 +38,16 @@ class Spec:
     lidar2img_rank: int = 4
     renames: tuple[tuple[str, str], ...] = ()
     arithmetics: Arithmetics = BEST
+    precision: str = EXACT
 
     def renamed(self, name: str) -> str:
         """The name that an input or output has in the file."""
         return dict(self.renames).get(name, name)
+
+    @property
+    def rounding(self) -> str:
+        """What to say of a run of a 16-bit file; "" for float32."""
+        return "" if self.precision == EXACT else f", float32 arithmetic with every result rounded to {self.precision}"
 
     @property
     def input_names(self) -> list[str]:
@@ -142,6 +150,8 @@ def from_json(table: Mapping[str, Any]) -> Spec:
         dialect = dialects.from_table(table["dialect"], "the manifest's dialect")
         arithmetics = Arithmetics(**table["arithmetics"])
         check_target(dialect, table["opset"], table["functions"], arithmetics)
+        precision = table.get("precision", EXACT)  # manifests of older versions
+        check_precision(precision, dialect, table["opset"], table["functions"], arithmetics)
         outputs = Outputs(**table["outputs"])
         return Spec(
             config=from_resolved(table["config"]),
@@ -157,6 +167,7 @@ def from_json(table: Mapping[str, Any]) -> Spec:
             lidar2img_rank=table["lidar2img_rank"],
             renames=tuple((str(old), str(new)) for old, new in table["renames"]),
             arithmetics=arithmetics,
+            precision=precision,
         )
     except (KeyError, TypeError, ValueError, IndexError, ExportError) as error:
         raise ModelFileError(

@@ -14,6 +14,7 @@ import onnx
 from ..errors import ModelFileError
 from ..graph.model_file import read_skeleton
 from ..graph.passes.volume_order import SUFFIX
+from ..graph.precision.emulate import emulate
 from ..graph.runnable import make_runnable
 from ..session import Session, open_session
 from .spec import Spec
@@ -27,13 +28,15 @@ class Subject:
         geometry: the geometry file of a `tables` export, else None. It always runs on the CPU, in float32.
         provider: what runs the main file, as `session.open_session` takes it; None means the CPU.
         threads: number of CPU threads; None leaves it to ONNX Runtime.
+        rounding: what a 16-bit file computes is rounded as on a chip; without, its nodes compute in float32 with the same weights.
     """
 
     def __init__(
-        self, spec: Spec, main: Path, geometry: Path | None, *, provider: str | None = None, threads: int | None = None
+        self, spec: Spec, main: Path, geometry: Path | None, *, provider: str | None = None, threads: int | None = None,
+        rounding: bool = True,
     ) -> None:  # fmt: skip
         self.spec, self.main, self.geometry = spec, main, geometry
-        self._provider, self._threads = provider, threads
+        self._provider, self._threads, self._rounding = provider, threads, rounding
         self.skeleton = read_skeleton(main)
         self._sessions: dict[str, Session] = {}
 
@@ -72,7 +75,7 @@ class Subject:
     def run_main(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the main file with all its inputs by the spec's names."""
         if "main" not in self._sessions:
-            self._sessions["main"] = self._open(runnable(self.skeleton, self.spec))
+            self._sessions["main"] = self._open(runnable(self.skeleton, self.spec, self._rounding))
         return self._named(self._sessions["main"], feeds)
 
     def run_only(self, img: np.ndarray, lidar2img: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
@@ -92,7 +95,7 @@ class Subject:
         """The session of `run_only`. Errors: as there."""
         key = " ".join(outputs)
         if key not in self._sessions:
-            proto = runnable(self.skeleton, self.spec)
+            proto = runnable(self.skeleton, self.spec, self._rounding)
             there = {value.name for value in proto.graph.output}
             names = [self.spec.renamed(name) for name in outputs]
             turned = [f"{name}{SUFFIX}" for name in names]
@@ -142,13 +145,16 @@ def _in_order(name: str, array: np.ndarray, declared: Container[str]) -> np.ndar
     return array.swapaxes(-1, -3) if name.endswith(SUFFIX) and name not in declared else array
 
 
-def runnable(skeleton: onnx.ModelProto, spec: Spec) -> onnx.ModelProto:
+def runnable(skeleton: onnx.ModelProto, spec: Spec, rounding: bool = True) -> onnx.ModelProto:
     """A copy with bodies for its custom nodes, and with every scale's logits as outputs; nodes and weights are the same.
+
+    What has 16 bits is float32 in the copy, rounded or not (`graph.precision.emulate`).
 
     Logits that the graph has in the order of its voxels keep it, and the suffix that tells so.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(skeleton)
+    emulate(proto, rounding=rounding)
     make_runnable(proto, spec.dialect)
     outputs = {value.name for value in proto.graph.output}
     for info in proto.graph.value_info:

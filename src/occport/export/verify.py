@@ -24,6 +24,7 @@ from ..graph.lint.structure import check_old_operators, check_structure
 from ..graph.lint.wiring import unreachable_inputs
 from ..graph.model_file import read_skeleton
 from ..graph.opset import ir_version_for
+from ..graph.precision.dialect import in_precision
 from ..graph.twin import checkable
 from ..model.surroundocc import SurroundOcc
 from .agreement import PrecisionAgreement
@@ -127,7 +128,7 @@ def check_file(subject: Subject, report: Report) -> bool:
     )
     report.findings("structure", structure, good)
     report.findings("inputs and outputs", _check_ports(subject), "names, dtypes and shapes as the spec says")
-    dialect = spec.dialect
+    dialect = in_precision(spec.dialect, spec.precision)
     expected = expected_nodes(spec.config, spec.image_hw, [budget.slots for budget in spec.budgets])
     counts = f"{expected.deform_convs} deformable convolutions and {len(expected.attention)} attention nodes"
     good = f"{counts}: names, inputs, scalars, attributes, dtypes and shapes" if dialect.msda else "standard operators only"

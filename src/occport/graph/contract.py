@@ -17,6 +17,7 @@ class Port:
     name: str = "output"
     optional: bool = False
     place: str = "value"  # of numbers: "constant" (a Constant node) or "initializer"; "value" says nothing
+    wide: bool = False  # stays float32 where the node computes in 16 bits
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Contract:
     bias: str = "batchnorm"  # deformable convolution only
     num_embed: str = "all"  # attention only: "all" = heads x head width, "head" = head width
     limits: tuple[Limit, ...] = ()
+    dtypes: tuple[str, ...] = ("float32",)  # that the target's kernel computes in
     other_names: tuple[str, ...] = ()  # that it may have instead, where the name is a guess; `probe` asks for them
 
     @property

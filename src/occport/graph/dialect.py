@@ -24,6 +24,7 @@ from .sizes import SIZES
 
 FOLDER = Path(__file__).parent / "dialects"
 DTYPES = ("float32", "float16", "bfloat16", "int64", "int32")
+FLOATS = DTYPES[:3]
 PLACES = ("value", "constant", "initializer")
 BIASES = ("batchnorm", "add", "input")  # what follows a DCN: BatchNormalization; folded and Add; folded into a fifth input
 ATTRIBUTE_TYPES = {"int": int, "ints": list, "float": float, "string": str}
@@ -158,6 +159,7 @@ def _table(path: Path) -> dict[str, Any]:
     return {**under, **table}
 
 
+_NAMES = ("other_names", "dtypes")  # lists of texts
 _NESTED = {"output": Port}  # by key; at the top:
 _TABLES = {"msda": Contract, "dcn": Contract, "export": Defaults}
 _LISTS = {"inputs": Port, "attributes": Attribute, "guesses": Guess, "limits": Limit}
@@ -196,12 +198,14 @@ def _build(kind: type, table: Any, where: str) -> Any:
             if not isinstance(value, list):
                 raise ExportError(place, expected="a list of tables", got=repr(value))
             value = tuple(_build(_LISTS[key], item, f"{place}[{i}]") for i, item in enumerate(value))
-        elif key == "other_names":
+        elif key in _NAMES:
             if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                 raise ExportError(place, expected="a list of names", got=repr(value))
             value = tuple(value)
         elif type(value).__name__ not in str(known[key].type).split(" | "):
             raise ExportError(place, expected=str(known[key].type).replace(" |", " or"), got=repr(value))
+        if (kind, key) == (Contract, "dtypes") and not {"float32"} <= set(value) <= set(FLOATS):
+            raise ExportError(place, expected=f"float32, and further ones of {', '.join(FLOATS)}", got=repr(list(value)))
         if (kind, key) in _CLOSED and value not in _CLOSED[kind, key]:
             raise ExportError(place, expected="one of " + ", ".join(repr(choice) for choice in _CLOSED[kind, key]), got=repr(value))
         arguments[key] = value

@@ -67,7 +67,7 @@ class FileBackend:
         proto = trimmed(runnable(self._subject.skeleton, spec), [spec.renamed(name) for name in spec.output_names])
         profile = Path(self._folder.name) / "run"
         self._session = open_session(proto, weights_folder=path.parent, threads=threads, provider=provider, profile=profile)
-        self.described = f"ONNX Runtime ({self._session.provider}) on {path.name}"
+        self.described = f"ONNX Runtime ({self._session.provider}) on {path.name}{spec.rounding}"
         self._times: list[tuple[float, float, float, float]] = []
         self._profiled: list[ProfiledRun] = []
         self._got: Mapping[str, NDArray[np.generic]] = {}

@@ -102,20 +102,29 @@ class _ByStage(TorchDispatchMode):
         return out
 
 
-def flops_of_stages(config: Config, image: Sequence[int], lidar2img: Tensor, *, ready: bool = False) -> dict[str, int]:
+def parameters_of(config: Config) -> int:
+    """Numbers of a network that are trained; nothing is allocated."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in SurroundOcc(config).parameters())
+
+
+def flops_of_stages(
+    config: Config, image: Sequence[int], lidar2img: Tensor | Sequence[object], *, ready: bool = False
+) -> dict[str, int]:  # fmt: skip
     """Operations of one exact frame by stage; stages without any are left out. Nothing is computed but which camera sees which voxel.
 
     Args:
         config: of the network.
         image: (B, N, 3, H, W), the shape of the padded images.
-        lidar2img: (B, N, 4, 4) float32 on the CPU; it decides how many slots the attention has.
+        lidar2img: (B, N, 4, 4) float32 on the CPU, or (N, 4, 4) nested lists; it decides how many slots the attention has.
         ready: of the network made ready for inference, instead of the network as it is.
     """
     with torch.device("meta"):
         network = SurroundOcc(config).eval()
     if ready:
         prepare_(network)
-    tables = _tables(config, lidar2img, (image[-2], image[-1]))
+    rig = torch.as_tensor(lidar2img, dtype=torch.float32).reshape(-1, config.num_cameras, 4, 4)
+    tables = _tables(config, rig, (image[-2], image[-1]))
     clock = StageClock(network)
     counted = _ByStage(clock)
     with torch.no_grad(), clock.running(), counted:

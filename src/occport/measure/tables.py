@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..columns import aligned
 from .operators import Operator
 from .result import Measured, Result, stages_of
 from .rounds import Seconds, by_stage
@@ -109,10 +110,4 @@ def _seconds(seconds: float) -> str:
 def _aligned(rows: Iterator[list[str]]) -> str:
     """Numbers to the right; the first column, and a last one of text, to the left."""
     table: Sequence[list[str]] = list(rows)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    texts = {0} | ({len(widths) - 1} if table[0][-1].startswith("labels") else set())
-    lines = []
-    for row in table:
-        cells = (cell.ljust(widths[i]) if i in texts else cell.rjust(widths[i]) for i, cell in enumerate(row))
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return aligned(table, (0, -1) if table[0][-1].startswith("labels") else (0,))

@@ -49,7 +49,7 @@ class FileRunner:
         session = self._subject.open_only(self._wanted)
         hashes = {role: str(table["files"][role]["sha256"]) for role in sorted(files)}
         runs = ", ".join(f"{name} {count} nodes" for name, count in session.placed.items()) or session.provider
-        self.described = f"ONNX Runtime ({runs}) on {path.name}, SHA-256 {hashes['model'][:_SHOWN]}"
+        self.described = f"ONNX Runtime ({runs}) on {path.name}, SHA-256 {hashes['model'][:_SHOWN]}{self._spec.rounding}"
         self.identity: Mapping[str, str] = {
             "kind": "onnx",
             "weights": str(table["weights"]["fingerprint"]),

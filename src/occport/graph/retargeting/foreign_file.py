@@ -15,6 +15,7 @@ from ..lint.types import with_types
 from ..lint.wiring import check_wiring
 from ..model_file import iter_initializers, read_skeleton
 from ..opset import OPSETS
+from ..precision.emulate import has_low_weights
 from ..twin import proto_to_twin
 
 _DEFAULT_DOMAIN = ("", "ai.onnx")
@@ -37,14 +38,17 @@ def read_foreign(path: Path, origin: str | None) -> Foreign:
         origin: name or file of its dialect; None finds it by the names of the nodes.
 
     Raises:
-        ModelFileError: no ONNX model, weights that are missing, an opset that is none of 11 to 22, custom nodes of no dialect, of
-            several, or inside a branch or a loop; values that no node makes, or two.
+        ModelFileError: no ONNX model, one of 16 bits, weights that are missing, an opset that is none of 11 to 22, custom nodes of no
+            dialect, of several, or inside a branch or a loop; values that no node makes, or two.
         ExportError: `origin` is no dialect, or has no custom nodes.
     """
     told = named(origin, "--from") if origin is not None else None
     model = read_skeleton(path)
     for _ in iter_initializers(model, path.parent):
         pass  # looks at each: what is missing or leads out of the folder is found now, not while writing
+    if has_low_weights(model):
+        fix = "take the float32 file; `occport export --precision` writes 16-bit ones for every dialect"
+        raise ModelFileError(f"model file {path}", expected="numbers in float32", got="some of 16 bits", fix=fix)
     opset = next((entry.version for entry in model.opset_import if entry.domain in _DEFAULT_DOMAIN), 0)
     if opset not in OPSETS:
         expected = f"opset {OPSETS[0]} to {OPSETS[-1]}"

@@ -1,4 +1,4 @@
-"""The place that vectors are written to: what may stand there before, and what has to go afterwards."""
+"""The place that vectors are written to: what has to go there afterwards, and how large it is."""
 
 from __future__ import annotations
 
@@ -6,27 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ...errors import ExportError, ModelFileError
-from ..cases.record import Index, read_index
+from ..cases.record import Index
 
 README, QUERIES = "README.txt", "sampled_queries.npy"
-
-
-def earlier(folder: Path) -> Index | None:
-    """The index of vectors that stand in the folder already; None for a new or an empty one.
-
-    Raises:
-        ExportError: it is a file, or holds something else.
-    """
-    expected, fix = "a new or empty folder, or one of earlier vectors", "choose another with -o"
-    if folder.exists() and not folder.is_dir():
-        raise ExportError(f"folder {folder}", expected=expected, got="a file", fix=fix)
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return None
-    try:
-        return read_index(folder)
-    except ModelFileError as error:
-        raise ExportError(f"folder {folder}", expected=expected, got="one with other files in it", fix=fix) from error
 
 
 def drop_earlier(folder: Path, index: Index, written: Sequence[Path]) -> None:

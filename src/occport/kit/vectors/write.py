@@ -18,18 +18,19 @@ from ...graph.attributes import Window
 from ...graph.dialect import to_table
 from ...graph.names import identifier
 from ...graph.port_arrays import lower_output, raise_arrays
+from ...graph.precision.emulate import is_low
 from ...graph.rewrite import check_target
 from ...progress import Progress
-from ...staging import Staging
+from ...staging import Staging, earlier
 from ..cases.case import Case
 from ..cases.folder import write_case, write_index
 from ..cases.golden import golden
-from ..cases.record import Index, Record
+from ..cases.record import Index, Record, read_index
 from .activations import CustomNode, activations, custom_nodes
 from .allowance import case_bytes, fitted, one_image, shared_out
 from .dialect_cases import LeftOut, NodeCase, edge_node_cases
 from .node_model import Style, held, node_model, style_of
-from .place import QUERIES, README, drop_earlier, earlier, size_of
+from .place import QUERIES, README, drop_earlier, size_of
 from .readme_text import readme_text
 from .sampling import image_of, sampled
 
@@ -84,12 +85,15 @@ def write_vectors(request: Request, progress: Progress) -> Written:
     Raises:
         UserError: the file, its dialect, its inputs, the folder or the number of bytes cannot be used.
     """
-    before = earlier(request.folder)
+    before = earlier(request.folder, read_index, "earlier vectors")
     if request.cases == "edge" and (request.frame is not None or request.inputs is not None):
         flag = "--inputs" if request.frame is None else "--frame"
         raise FrameError(f"{flag} with --cases edge", expected="neither frame nor inputs", fix=f"leave {flag} out: nothing is run")
     with progress.stage(f"reading {request.model.name}"):
         file = read_network(request.model, request.dialect)
+        if is_low(file.model):
+            fix = "take the fp32 export's vectors: `occport grade` judges kernels of 16 bits by them, too"
+            raise ModelFileError(f"model file {request.model}", expected="numbers in float32", got="some of 16 bits", fix=fix)
         style = style_of(file.dialect, file.opset, file.model.ir_version, request.functions)
         check_target(file.dialect, style.opset, request.functions)
         nodes = () if request.cases == "edge" else custom_nodes(file.model, file.dialect)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...columns import aligned
 from .agreement import Agreement
 from .totals import Names, Scores
 
@@ -122,11 +123,7 @@ def _share(value: float | None) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
     """Columns of numbers to the right, those of texts to the left."""
-    columns = []
-    for number, column in enumerate(zip(*rows, strict=True)):
-        width = max(map(len, column))
-        columns.append([cell.ljust(width) if _is_text(rows, number) else cell.rjust(width) for cell in column])
-    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+    return aligned(rows, [column for column in range(len(rows[0])) if _is_text(rows, column)])
 
 
 def _is_text(rows: Sequence[Sequence[str]], column: int) -> bool:

@@ -1,0 +1,1 @@
+"""What a file costs: parameters, products, bytes and time on a chip."""

@@ -1,0 +1,1 @@
+"""Everything about one file on one page."""

@@ -1,0 +1,1 @@
+"""Self-contained pages: one look for all of them."""

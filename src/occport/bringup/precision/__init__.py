@@ -1,0 +1,1 @@
+"""What half precision does to a file: hazards before a kernel exists."""

@@ -1,0 +1,107 @@
+"""Verification of a 16-bit file: how far from float32 it may be is what PyTorch itself loses, measured, not chosen.
+
+    its graph       the same nodes and weights computed in float32 may differ from PyTorch by what rounding the weights costs there
+    the file        with every result rounded it may differ by what PyTorch in 16 bits does
+
+each `LEEWAY` times, on top of what float32 is allowed. A scale of few voxels shows less than the network loses, by chance: the largest
+difference of all scales counts for each. PyTorch on a CPU has bfloat16 alone; what it loses is taken for float16 in the
+ratio of their roundoffs, 2^-11 to 2^-8.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..graph.precision.types import PRECISIONS
+from ..memory import give_back
+from ..model.prepared import DTYPES
+from ..model.surroundocc import SurroundOcc
+from .agreement import PrecisionAgreement, ScaleAgreement, precision_agreement
+from .device import Setting
+from .report import Report
+from .spec import Spec
+from .subject import Subject
+from .verify import LEEWAY, Allowance, Sample, allowances, check_sample, sample_of
+
+_ON_A_CPU = "bf16"
+
+
+def check_low(
+    subject: Subject, model: SurroundOcc, sample: Sample, report: Report, name: str, setting: Setting
+) -> tuple[Allowance, ...]:  # fmt: skip
+    """Rung 2 of a 16-bit file: its graph in float32, then itself; with the labels that agree with float32.
+
+    Args:
+        model: the network in PyTorch, float32; it stays as it is.
+        sample: of the frame, in float32.
+        name: of the frame.
+        setting: its device.
+
+    Returns: what the file may differ by.
+    """
+    spec = subject.spec
+    rounded = allowances(_scaled(_weights_rounded(model, spec, sample, name, setting), 1.0))
+    allowed = low_allowances(model, spec, sample, name, setting)
+    give_back()
+    graph = Subject(spec, subject.main, subject.geometry, rounding=False)
+    check_sample(graph, sample, report, f"{name}, computed in float32", allowed=rounded)
+    graph.close()
+    give_back()
+    got = check_sample(subject, sample, report, f"{name}, rounded to {spec.precision}", allowed=allowed)
+    if got is not None:
+        say_agreement(spec, sample, got, report, name)
+    return allowed
+
+
+def low_allowances(model: SurroundOcc, spec: Spec, sample: Sample, name: str, setting: Setting) -> tuple[Allowance, ...]:
+    """What a file may differ by: `LEEWAY` times what PyTorch in 16 bits does on this sample."""
+    there = spec.precision if setting.device != "cpu" else _ON_A_CPU
+    low = sample_of(replace(setting, precision=there).ready(model), spec, sample.img, sample.lidar2img)
+    ratio = PRECISIONS[spec.precision].roundoff / PRECISIONS[there].roundoff
+    agreement = precision_agreement(there, name, low.logits, sample.logits)
+    return allowances(_scaled(agreement, ratio))
+
+
+def say_agreement(spec: Spec, sample: Sample, got: Mapping[str, np.ndarray], report: Report, name: str) -> None:
+    """Reports how many labels agree with float32, scale by scale; passes where all logits are numbers."""
+    agreement = _agreement(spec, sample.logits, got, name)
+    known = all(np.isfinite(scale.max_abs) for scale in agreement.scales)
+    figures = {f"agreement_scale{scale.scale}": scale.share for scale in agreement.scales}
+    figures |= {f"{key}_scale{scale.scale}": getattr(scale, key) for scale in agreement.scales for key in ("max_abs", "rms") if known}
+    report.add(f"{spec.precision} against fp32", known, agreement.describe() if known else "not all of its logits are numbers", figures)
+
+
+def _agreement(spec: Spec, want: Sequence[np.ndarray], got: Mapping[str, np.ndarray], name: str) -> PrecisionAgreement:
+    scales: list[ScaleAgreement] = []
+    for scale in spec.outputs.scales:
+        (one,) = precision_agreement(spec.precision, name, [got[f"logits_scale{scale}"]], [want[scale]]).scales
+        scales.append(replace(one, scale=scale))
+    return PrecisionAgreement(spec.precision, name, tuple(scales))
+
+
+def _weights_rounded(model: SurroundOcc, spec: Spec, sample: Sample, name: str, setting: Setting) -> PrecisionAgreement:
+    """The network in float32 with weights of the file's type."""
+    dtype = DTYPES[spec.precision]
+    rounded = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in rounded.parameters():
+            parameter.copy_(parameter.to(dtype))
+    low = sample_of(setting.exact.ready(rounded, own=True), spec, sample.img, sample.lidar2img)
+    return precision_agreement(f"fp32 with weights in {spec.precision}", name, low.logits, sample.logits)
+
+
+def _scaled(agreement: PrecisionAgreement, ratio: float) -> PrecisionAgreement:
+    """The agreement that another roundoff would have, and the worst scale for all: differences in its ratio, and labels that flip, too."""
+    max_abs, rms = (max(getattr(one, key) for one in agreement.scales) * ratio for key in ("max_abs", "rms"))
+    share = max(one.differing / one.total for one in agreement.scales) * ratio
+    scales = tuple(
+        replace(one, max_abs=max_abs, rms=rms, differing=min(int(np.ceil(LEEWAY * one.total * share)), one.total))
+        for one in agreement.scales
+    )
+    return PrecisionAgreement(agreement.precision, agreement.frame, scales)
+
