@@ -14,9 +14,10 @@ from exporting import TINY, assert_refused, contents, export, run_cli
 from occport.bringup.dumps.formats import load
 from occport.bringup.dumps.index import read_index
 from occport.export.agreement import PrecisionAgreement, ScaleAgreement
-from occport.export.low_precision import _scaled
+from occport.export.low_precision import _places, _scaled, with_places
 from occport.export.spec import from_json, to_json
 from occport.export.subject import Subject
+from occport.export.verify import Allowance, Sample
 from occport.graph.model_file import read_skeleton, tensor_of
 
 KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -39,10 +40,8 @@ def test_custom_nodes_and_weights_are_16_bits_and_the_geometry_is_not(half):
     for node in model.graph.node:
         if node.op_type == "MultiScaleDeformableAttnFunction":
             value, places, weights = (node.input[i] for i in (0, 3, 4))
-            assert {types[name] for name in (value, places, weights, node.output[0])} == {TensorProto.FLOAT16}
-            cast = makers[places]
-            assert cast.op_type == "Cast" and makers[cast.input[0]].op_type == "Add"  # rounded once, behind the sum
-            assert types[cast.input[0]] == TensorProto.FLOAT
+            assert {types[name] for name in (value, weights, node.output[0])} == {TensorProto.FLOAT16}
+            assert types[places] == TensorProto.FLOAT and makers[places].op_type == "Add"  # of reference points and offsets
         if node.op_type == "ModulatedDeformConv2d":
             assert types[node.output[0]] == TensorProto.FLOAT16 and types[node.input[1]] == TensorProto.FLOAT16
         if node.name.startswith("projection_"):
@@ -51,6 +50,25 @@ def test_custom_nodes_and_weights_are_16_bits_and_the_geometry_is_not(half):
     assert kinds.count(TensorProto.FLOAT16) > 50 and types["img"] == types["lidar2img"] == TensorProto.FLOAT
     casts = [(node.input[0], node.attribute[0].i) for node in model.graph.node if node.op_type == "Cast"]
     assert len(casts) == len(set(casts))  # each value once
+
+
+def test_a_kernel_of_one_type_gets_places_that_are_rounded_once_and_what_that_costs_is_allowed_for(tmp_path):
+    made = export(tmp_path, "--precision", "fp16", "--dialect", "tensorrt")
+    model = read_skeleton(made.model)
+    types, makers = types_of(model), {name: node for node in model.graph.node for name in node.output}
+    places = [node.input[3] for node in model.graph.node if node.op_type == "MultiscaleDeformableAttnPlugin_TRT"]
+    for name in places:
+        assert types[name] == TensorProto.FLOAT16 and makers[name].op_type == "Cast"
+        assert types[makers[name].input[0]] == TensorProto.FLOAT and makers[makers[name].input[0]].op_type == "Add"
+    subject = Subject(from_json(made.manifest["spec"]), made.model, None)
+    assert _places(subject) == set(places)
+    rig = np.array(made.manifest["frame"]["lidar2img"], np.float32)[None]
+    img = np.random.default_rng(0).normal(size=(1, 4, 3, 64, 96)).astype(np.float32) * 50
+    sample = Sample(img, rig, (), np.zeros((1, 3)))
+    (more, *_) = with_places(subject, sample, "f", [Allowance(1.0, 1.0, 1.0, 1.0)])
+    assert 1 < more.atol < 1.5 and 1 < more.rms < 1.1 and more.noise - 1 == pytest.approx(2 * (more.atol - 1)) and more.share < 1
+    runs = [Subject(subject.spec, made.model, None, rounding=how).run(img, rig)["logits_scale3"] for how in (set(places), False)]
+    assert more.atol - 1 >= 3 * np.abs(runs[0] - runs[1]).max() > 0
 
 
 def test_weights_are_those_of_fp32_rounded(half, runtime_export):
@@ -131,6 +149,38 @@ def test_other_commands_take_such_a_file(half, tmp_path):
     assert run_cli("cost", half.model).status == 0
     assert_refused(run_cli("retarget", half.model, tmp_path / "r.onnx", "--to", "mmcv"), "expected numbers in float32, got some of 16 bits")
     assert_refused(run_cli("vectors", half.model, "-o", tmp_path / "v"), "take the fp32 export's vectors")
+
+
+def test_what_becomes_of_the_metrics_where_there_is_ground_truth(tmp_path):
+    assert run_cli("synth", "-o", tmp_path / "city", "--frames", "1", "--config", TINY).status == 0
+    made = export(tmp_path / "out", "--precision", "bf16", "--dialect", "standard", "--frame", f"{tmp_path}/city/infos.pkl:0")
+    (check,) = (check for check in made.manifest["verification"] if check["name"] == "metrics in bf16")
+    figures = check["figures"]
+    assert figures.keys() == {"IoU_fp32", "IoU", "mIoU_fp32", "mIoU"} and 0 < figures["IoU_fp32"] < 1
+    assert f"{figures['mIoU'] - figures['mIoU_fp32']:+.5f} (ground truth" in check["detail"]
+    scores = tmp_path / "s.json"
+    ran = run_cli("evaluate", tmp_path / "city/infos.pkl", "--model", made.model, "--json", scores)
+    assert ran.status == 0, ran.err
+    assert json.loads(scores.read_text())["mIoU"] == pytest.approx(figures["mIoU"])
+
+
+def test_dumps_of_such_a_file_are_judged(half, tmp_path):
+    """Golden tensors are rounded as on a chip: their own nodes explain them; one channel that is not right is blamed."""
+    assert run_cli("golden", half.model, "-o", tmp_path / "g", "--mark", "all").status == 0
+    index = read_index(tmp_path / "g")
+    conv = next(entry for entry in index.tensors if entry.name.startswith("img_neck_lateral_convs_0_conv_Conv"))
+    (tmp_path / "t").mkdir()
+    for entry in index.tensors:
+        array = np.array(load(tmp_path / "g", index, entry))
+        if entry.stage in ("neck", "backbone") and array.dtype == np.float16:
+            array = np.nextafter(array, np.float16(0))  # not bit for bit ours
+        if entry == conv:
+            array[:, 2] *= np.float16(1.25)
+        np.save(tmp_path / "t" / entry.file, array)
+    ran = run_cli("diff", tmp_path / "g", tmp_path / "t", "--json", tmp_path / "d.json")
+    table = json.loads((tmp_path / "d.json").read_text())
+    assert ran.status == 1 and table["blamed"][0]["nodes"] == [conv.node], ran.out
+    assert table["blamed"][0]["place"] == "channel 2"
 
 
 def test_a_changed_weight_is_found(half, tmp_path):

@@ -16,12 +16,12 @@ from hypothesis.extra.numpy import arrays
 from occport.use.metrics.agreement import AgreementTotal, agreement
 from occport.use.metrics.nearest import nearest_distances
 from occport.use.metrics.reconstruction import NAMES, occupied, reconstruction
-from occport.use.metrics.semantic import ious, semantic_counts
 from occport.use.metrics.totals import Names, ReconstructionTotal, SemanticTotal
 from occport.voxels.classes import CLASS_NAMES, OCCUPIED
 from occport.voxels.grid import Grid
 from occport.voxels.ground_truth import read_ground_truth
 from occport.voxels.occupancy import Occupancy
+from occport.voxels.semantic import ious, semantic_counts
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "metrics_ref.npz"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="the reference data is not here")

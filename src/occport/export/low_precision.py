@@ -1,7 +1,8 @@
 """Verification of a 16-bit file: how far from float32 it may be is what PyTorch itself loses, measured, not chosen.
 
     its graph       the same nodes and weights computed in float32 may differ from PyTorch by what rounding the weights costs there
-    the file        with every result rounded it may differ by what PyTorch in 16 bits does
+    the file        with every result rounded it may differ by what PyTorch in 16 bits does; and where a kernel takes sampling places
+                    in 16 bits only, which PyTorch keeps in float32, by what the rounding of these places alone costs the graph
 
 each `LEEWAY` times, on top of what float32 is allowed. A scale of few voxels shows less than the network loses, by chance: the largest
 difference of all scales counts for each. PyTorch on a CPU has bfloat16 alone; what it loses is taken for float16 in the
@@ -17,13 +18,17 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ..graph.precision.emulate import LOW
+from ..graph.precision.plan import LOCATION_FORMS
 from ..graph.precision.types import PRECISIONS
 from ..memory import give_back
 from ..model.prepared import DTYPES
 from ..model.surroundocc import SurroundOcc
 from .agreement import PrecisionAgreement, ScaleAgreement, precision_agreement
 from .device import Setting
+from .metric_change import say_metric_change
 from .report import Report
+from .request import Loaded
 from .spec import Spec
 from .subject import Subject
 from .verify import LEEWAY, Allowance, Sample, allowances, check_sample, sample_of
@@ -32,29 +37,32 @@ _ON_A_CPU = "bf16"
 
 
 def check_low(
-    subject: Subject, model: SurroundOcc, sample: Sample, report: Report, name: str, setting: Setting
+    subject: Subject, model: SurroundOcc, sample: Sample, report: Report, loaded: Loaded, setting: Setting
 ) -> tuple[Allowance, ...]:  # fmt: skip
-    """Rung 2 of a 16-bit file: its graph in float32, then itself; with the labels that agree with float32.
+    """Rung 2 of a 16-bit file: its graph in float32, then itself; with the labels that agree with float32, and what metrics change.
 
     Args:
         model: the network in PyTorch, float32; it stays as it is.
         sample: of the frame, in float32.
-        name: of the frame.
+        loaded: the frame.
         setting: its device.
 
     Returns: what the file may differ by.
     """
-    spec = subject.spec
+    spec, name = subject.spec, loaded.frame.name
     rounded = allowances(_scaled(_weights_rounded(model, spec, sample, name, setting), 1.0))
     allowed = low_allowances(model, spec, sample, name, setting)
     give_back()
     graph = Subject(spec, subject.main, subject.geometry, rounding=False)
-    check_sample(graph, sample, report, f"{name}, computed in float32", allowed=rounded)
+    wide = check_sample(graph, sample, report, f"{name}, computed in float32", allowed=rounded)
     graph.close()
     give_back()
+    allowed = with_places(subject, sample, name, allowed, wide)
     got = check_sample(subject, sample, report, f"{name}, rounded to {spec.precision}", allowed=allowed)
     if got is not None:
         say_agreement(spec, sample, got, report, name)
+        finest = len(sample.logits) - 1
+        say_metric_change(spec, loaded.origin["spec"], sample.logits[finest], got[f"logits_scale{finest}"], report)
     return allowed
 
 
@@ -65,6 +73,48 @@ def low_allowances(model: SurroundOcc, spec: Spec, sample: Sample, name: str, se
     ratio = PRECISIONS[spec.precision].roundoff / PRECISIONS[there].roundoff
     agreement = precision_agreement(there, name, low.logits, sample.logits)
     return allowances(_scaled(agreement, ratio))
+
+
+def with_places(
+    subject: Subject, sample: Sample, name: str, allowed: Sequence[Allowance], wide: Mapping[str, np.ndarray] | None = None
+) -> tuple[Allowance, ...]:
+    """Adds what the rounding of sampling places at the kernels' ports costs; as it is where they are taken in float32.
+
+    Args:
+        wide: what the graph gives in float32; None: it is run.
+    """
+    places = _places(subject)
+    if not places:
+        return tuple(allowed)
+    runs = []
+    for rounding in (places, False) if wide is None else (places,):
+        one = Subject(subject.spec, subject.main, subject.geometry, rounding=rounding)
+        runs.append(one.run(sample.img, sample.lidar2img))
+        one.close()
+        give_back()
+    got, want = runs[0], wide if wide is not None else runs[-1]
+    names = [f"logits_scale{scale}" for scale in subject.spec.outputs.scales]
+    cost = _scaled(precision_agreement("places", name, [got[one] for one in names], [want[one] for one in names]), 1.0).scales[0]
+    return tuple(
+        replace(
+            one, atol=one.atol + LEEWAY * cost.max_abs, rms=one.rms + LEEWAY * cost.rms, noise=one.noise + 2 * LEEWAY * cost.max_abs,
+            share=max(0.0, one.share - cost.differing / cost.total),
+        )
+        for one in allowed
+    )  # fmt: skip
+
+
+def _places(subject: Subject) -> set[str]:
+    """Values of 16 bits on ports of sampling places."""
+    graph = subject.skeleton.graph
+    low = {info.name for info in graph.value_info if info.type.tensor_type.elem_type in LOW}
+    contracts = {(one.domain, one.op_type): one for one in (subject.spec.dialect.msda,) if one is not None}
+    found = set()
+    for node in graph.node:
+        contract = contracts.get((node.domain, node.op_type))
+        if contract is not None:
+            found |= {name for name, port in zip(node.input, contract.inputs, strict=False) if port.form in LOCATION_FORMS and name in low}
+    return found
 
 
 def say_agreement(spec: Spec, sample: Sample, got: Mapping[str, np.ndarray], report: Report, name: str) -> None:

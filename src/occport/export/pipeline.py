@@ -27,7 +27,7 @@ from .agreement import precision_agreement
 from .build import build_geometry, build_main
 from .device import Setting, hint
 from .follow import check_following, check_hits, check_other_image, is_small, micro_model, micro_spec
-from .low_precision import check_low, low_allowances
+from .low_precision import check_low, low_allowances, with_places
 from .manifest import manifest, write_json
 from .report import Report
 from .request import Loaded, Request, file_name, load_input, make_spec
@@ -147,7 +147,7 @@ def verify(
         if spec.precision == EXACT:
             check_sample(subject, sample, report, loaded.frame.name)
         else:
-            allowed = check_low(subject, model, sample, report, loaded.frame.name, setting)
+            allowed = check_low(subject, model, sample, report, loaded, setting)
             setting = setting.exact  # the file's own roundings are what is allowed for, not another's
     subject.close()
     with progress.stage("other rigs and images"):
@@ -169,6 +169,8 @@ def verify(
                 elif allowed:
                     _, allowed = _reference(network, small, frame, report, setting)
                 micro = Subject(small, files["model"], files.get("geometry"))
+                if spec.precision != EXACT:
+                    allowed = with_places(micro, exact, frame.frame.name, allowed)
                 _check_others(micro, setting.ready(network, own=True), frame.lidar2img, report, allowed)
                 micro.close()
     return sample

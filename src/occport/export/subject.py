@@ -5,7 +5,7 @@ Bodies of custom nodes and extra outputs (logits) are attached to a copy in memo
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,13 @@ class Subject:
         geometry: the geometry file of a `tables` export, else None. It always runs on the CPU, in float32.
         provider: what runs the main file, as `session.open_session` takes it; None means the CPU.
         threads: number of CPU threads; None leaves it to ONNX Runtime.
-        rounding: what a 16-bit file computes is rounded as on a chip; without, its nodes compute in float32 with the same weights.
+        rounding: what a 16-bit file computes is rounded as on a chip; without, its nodes compute in float32 with the same weights; names of
+            values: these alone are rounded.
     """
 
     def __init__(
         self, spec: Spec, main: Path, geometry: Path | None, *, provider: str | None = None, threads: int | None = None,
-        rounding: bool = True,
+        rounding: bool | Collection[str] = True,
     ) -> None:  # fmt: skip
         self.spec, self.main, self.geometry = spec, main, geometry
         self._provider, self._threads, self._rounding = provider, threads, rounding
@@ -145,7 +146,7 @@ def _in_order(name: str, array: np.ndarray, declared: Container[str]) -> np.ndar
     return array.swapaxes(-1, -3) if name.endswith(SUFFIX) and name not in declared else array
 
 
-def runnable(skeleton: onnx.ModelProto, spec: Spec, rounding: bool = True) -> onnx.ModelProto:
+def runnable(skeleton: onnx.ModelProto, spec: Spec, rounding: bool | Collection[str] = True) -> onnx.ModelProto:
     """A copy with bodies for its custom nodes, and with every scale's logits as outputs; nodes and weights are the same.
 
     What has 16 bits is float32 in the copy, rounded or not (`graph.precision.emulate`).

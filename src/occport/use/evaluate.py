@@ -25,10 +25,10 @@ from ..frames.listing import Entry
 from ..voxels.classes import EMPTY, IGNORE, OCCUPIED
 from ..voxels.ground_truth import read_ground_truth, shown_size
 from ..voxels.occupancy import Occupancy
+from ..voxels.semantic import semantic_counts
 from .metrics.agreement import AgreementTotal, FrameAgreement, agreement
 from .metrics.reconstruction import occupied, reconstruction
 from .metrics.report import Report, frames_text
-from .metrics.semantic import semantic_counts
 from .metrics.totals import Names, ReconstructionTotal, SemanticTotal, Total
 from .predict import read_frame
 from .scoring import Answers, Facts, Reading, Source, classes_text, few

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto
 
 from ...export.network_file import NetworkFile
+from ...graph.precision.emulate import LOW, emulate
 from ...graph.runnable import make_runnable
 from ...graph.submodel import submodel, value_types
 from ...session import Session, open_session
@@ -65,7 +66,7 @@ class Explainer:
         self._roundings: dict[str, Rounding | None] = {}
 
     def load(self, name: str) -> NDArray[np.generic] | None:
-        """Their array in the dtype that the model has there, or the one given for it."""
+        """Their array in the dtype that the model has there (float32 for 16 bits), or the one given for it."""
         array = self._theirs(name) if name in self._dtypes else None
         if array is None:
             array = self._given.get(name)
@@ -73,7 +74,8 @@ class Explainer:
             return None
         if name not in self._roundings and array.dtype.kind == "f":
             self._roundings[name] = rounding_of(array, self._dtypes[name]) if name in self._dtypes else FLOAT32
-        kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self._types[name].type.tensor_type.elem_type))
+        elem_type = self._types[name].type.tensor_type.elem_type
+        kind = np.dtype(np.float32) if elem_type in LOW else np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
         return array.astype(kind, copy=False)
 
     def rounding(self, name: str) -> Rounding:
@@ -87,8 +89,9 @@ class Explainer:
         return max(set(told), key=told.count, default=FLOAT32)
 
     def part(self, region: Region, outputs: Sequence[str]) -> ModelProto:
-        """The region as a model that ONNX Runtime can run."""
+        """The region as a model that ONNX Runtime can run; what has 16 bits is computed in float32."""
         model = submodel(self._file.model, region.reads, outputs, "region")
+        emulate(model, rounding=False)
         make_runnable(model, self._file.dialect)
         return model
 

@@ -7,7 +7,7 @@ rounds what it gives; pairs that are in the model are not taken out. Checked ele
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
@@ -31,12 +31,13 @@ def has_low_weights(model: ModelProto) -> bool:
     return any(tensor.data_type in LOW for tensor in model.graph.initializer)
 
 
-def emulate(model: ModelProto, *, rounding: bool = True) -> None:
+def emulate(model: ModelProto, *, rounding: bool | Collection[str] = True) -> None:
     """Turns a model's 16-bit numbers into float32 ones, in place; a model without any stays as it is.
 
     Args:
         model: whole, a skeleton or a part; values typed. Weights keep their 16 bits on disk and are cast up.
-        rounding: rounds what each node gives to the type that it had; without, the nodes compute in float32 with the same weights.
+        rounding: rounds what each node gives to the type that it had; without, the nodes compute in float32 with the same weights. Names of
+            values: these alone are rounded.
     """
     graph = model.graph
     types = {info.name: info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.input, *graph.output)}
@@ -56,8 +57,9 @@ def emulate(model: ModelProto, *, rounding: bool = True) -> None:
     graph.value_info.extend(_typed(graph, renamed, weights))
 
 
-def _float_node(node: NodeProto, low: dict[str, int], renamed: dict[str, str], rounding: bool) -> Iterator[NodeProto]:
+def _float_node(node: NodeProto, low: dict[str, int], renamed: dict[str, str], where: bool | Collection[str]) -> Iterator[NodeProto]:
     """The node in float32, and behind it what rounds."""
+    rounding = where if isinstance(where, bool) else any(name in where for name in node.output)
     copy = NodeProto()
     copy.CopyFrom(node)
     for place, name in enumerate(copy.input):

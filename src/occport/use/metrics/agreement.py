@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .semantic import ious, semantic_counts
+from ...voxels.semantic import ious, semantic_counts
 
 
 @dataclass(frozen=True, eq=False)

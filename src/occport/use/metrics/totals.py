@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...voxels.semantic import ious, mean_iou
 from .reconstruction import NAMES
-from .semantic import ious, mean_iou
 
 _SHOWN_NAMES = 20
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...voxels.classes import IGNORE
+from .classes import IGNORE
 
 
 def semantic_counts(labels: NDArray[np.uint8], truth: NDArray[np.uint8], num_rows: int) -> NDArray[np.int64]:
