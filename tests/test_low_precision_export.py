@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,10 +15,12 @@ from exporting import TINY, assert_refused, contents, export, run_cli
 from occport.bringup.dumps.formats import load
 from occport.bringup.dumps.index import read_index
 from occport.export.agreement import PrecisionAgreement, ScaleAgreement
-from occport.export.low_precision import _places, _scaled, with_places
+from occport.export.device import Setting
+from occport.export.follow import following_samples
+from occport.export.low_precision import _places, _scaled, following_allowances, low_network, with_places
 from occport.export.spec import from_json, to_json
 from occport.export.subject import Subject
-from occport.export.verify import Allowance, Sample
+from occport.export.verify import Allowance, Sample, sample_of
 from occport.graph.model_file import read_skeleton, tensor_of
 
 KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -218,3 +221,18 @@ def test_allowances_take_the_worst_scale_and_the_roundoff():
     low = _scaled(PrecisionAgreement("bf16", "f", scales), 1 / 8)
     assert [(one.max_abs, one.rms) for one in low.scales] == [(0.1, 0.005)] * 2
     assert [one.differing for one in low.scales] == [1, 30]  # three times a hundredth of 10, of 1,000
+
+
+def test_other_rigs_may_differ_by_the_most_that_pytorch_loses_on_any(half, tiny_network):
+    model, spec = tiny_network.model, from_json(half.manifest["spec"])
+    frame = sample_of(model, spec, tiny_network.loaded.img, tiny_network.loaded.lidar2img)
+    allowed = following_allowances(model, spec, "frame", frame, Setting())
+    ready, low = Setting().ready(model), low_network(model, spec, Setting())
+    each = {name: low.allowances(spec, sample, name) for name, sample in [("frame", frame), *following_samples(ready, spec)]}
+    assert len(each) == 9 and [one.against for one in allowed] == ["bf16"] * 4
+    for scale, one in enumerate(allowed):
+        found = [allowances[scale] for allowances in each.values()]
+        assert (one.atol, one.rms, one.noise) == tuple(max(getattr(own, key) for own in found) for key in ("atol", "rms", "noise"))
+        assert one.share == min(own.share for own in found) and one.rms > min(own.rms for own in found)
+    alone = following_allowances(model, replace(spec, calibration="fixed"), "frame", frame, Setting())
+    assert alone == each["frame"]

@@ -23,7 +23,7 @@ from .build import table_feeds
 from .report import Report
 from .spec import Spec
 from .subject import Subject
-from .verify import Allowance, check_sample, different, sample_of
+from .verify import Allowance, Sample, check_sample, different, sample_of
 
 MICRO_HW = (126, 224)
 MICRO_VOLUMES = ((20, 16, 4), (10, 8, 2), (5, 4, 1))  # h, w, z of each level
@@ -78,11 +78,18 @@ def check_following(subject: Subject, model: SurroundOcc, report: Report, allowe
     spec = subject.spec
     _, rig = nuscenes_like_rig(spec.config.num_cameras, *spec.config.image.size)
     images = [_images(spec.config, seed) for seed in (101, 202)]
-    for number, (name, lidar2img) in enumerate(rigs(rig, spec.config.image.size)):
-        sample = sample_of(model, spec, images[number % 2], lidar2img[None].astype(np.float32))
+    for name, sample in following_samples(model, spec):
         check_sample(subject, sample, report, name, brief=True, allowed=allowed)
-        _check_dropped(spec, lidar2img, sample.dropped, report, name)
+        _check_dropped(spec, sample.lidar2img[0], sample.dropped, report, name)
     _check_sensitivity(subject, images, rig, report)
+
+
+def following_samples(model: SurroundOcc, spec: Spec) -> Iterator[tuple[str, Sample]]:
+    """What `check_following` runs, by name: every rig with its images, and what PyTorch makes of them."""
+    _, rig = nuscenes_like_rig(spec.config.num_cameras, *spec.config.image.size)
+    images = [_images(spec.config, seed) for seed in (101, 202)]
+    for number, (name, lidar2img) in enumerate(rigs(rig, spec.config.image.size)):
+        yield name, sample_of(model, spec, images[number % 2], lidar2img[None].astype(np.float32))
 
 
 def check_other_image(

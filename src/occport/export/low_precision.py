@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from ..model.prepared import DTYPES
 from ..model.surroundocc import SurroundOcc
 from .agreement import PrecisionAgreement, ScaleAgreement, precision_agreement
 from .device import Setting
+from .follow import following_samples
 from .metric_change import say_metric_change
 from .report import Report
 from .request import Loaded
@@ -51,7 +53,7 @@ def check_low(
     """
     spec, name = subject.spec, loaded.frame.name
     rounded = allowances(_scaled(_weights_rounded(model, spec, sample, name, setting), 1.0))
-    allowed = low_allowances(model, spec, sample, name, setting)
+    allowed = low_network(model, spec, setting).allowances(spec, sample, name)
     give_back()
     graph = Subject(spec, subject.main, subject.geometry, rounding=False)
     wide = check_sample(graph, sample, report, f"{name}, computed in float32", allowed=rounded)
@@ -66,13 +68,44 @@ def check_low(
     return allowed
 
 
-def low_allowances(model: SurroundOcc, spec: Spec, sample: Sample, name: str, setting: Setting) -> tuple[Allowance, ...]:
-    """What a file may differ by: `LEEWAY` times what PyTorch in 16 bits does on this sample."""
+class Low(NamedTuple):
+    """The network in PyTorch in 16 bits: the file's type, or bfloat16 where PyTorch has no other."""
+
+    network: SurroundOcc
+    precision: str
+
+    def allowances(self, spec: Spec, sample: Sample, name: str) -> tuple[Allowance, ...]:
+        """What a file may differ by on a sample in float32: `LEEWAY` times what this does, in the ratio of the roundoffs."""
+        low = sample_of(self.network, spec, sample.img, sample.lidar2img)
+        ratio = PRECISIONS[spec.precision].roundoff / PRECISIONS[self.precision].roundoff
+        return allowances(_scaled(precision_agreement(self.precision, name, low.logits, sample.logits), ratio))
+
+
+def low_network(model: SurroundOcc, spec: Spec, setting: Setting) -> Low:
+    """The network of `Low` on the setting's device; `model` stays as it is."""
     there = spec.precision if setting.device != "cpu" else _ON_A_CPU
-    low = sample_of(replace(setting, precision=there).ready(model), spec, sample.img, sample.lidar2img)
-    ratio = PRECISIONS[spec.precision].roundoff / PRECISIONS[there].roundoff
-    agreement = precision_agreement(there, name, low.logits, sample.logits)
-    return allowances(_scaled(agreement, ratio))
+    return Low(replace(setting, precision=there).ready(model), there)
+
+
+def following_allowances(
+    model: SurroundOcc, spec: Spec, name: str, sample: Sample, setting: Setting
+) -> tuple[Allowance, ...]:  # fmt: skip
+    """What a file may differ by on other rigs and images: the most that PyTorch in 16 bits does on any of them, and on the frame itself.
+
+    Args:
+        name, sample: of the frame.
+    """
+    low = low_network(model, spec, setting)
+    found = [low.allowances(spec, sample, name)]
+    if spec.calibration != "fixed":
+        found += [low.allowances(spec, one, rig) for rig, one in following_samples(setting.exact.ready(model), spec)]
+    return tuple(
+        replace(
+            scales[0], atol=max(one.atol for one in scales), rms=max(one.rms for one in scales), noise=max(one.noise for one in scales),
+            share=min(one.share for one in scales),
+        )
+        for scales in zip(*found, strict=True)
+    )  # fmt: skip
 
 
 def with_places(

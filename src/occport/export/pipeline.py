@@ -27,7 +27,7 @@ from .agreement import precision_agreement
 from .build import build_geometry, build_main
 from .device import Setting, hint
 from .follow import check_following, check_hits, check_other_image, is_small, micro_model, micro_spec
-from .low_precision import check_low, low_allowances, with_places
+from .low_precision import check_low, following_allowances, with_places
 from .manifest import manifest, write_json
 from .report import Report
 from .request import Loaded, Request, file_name, load_input, make_spec
@@ -152,6 +152,8 @@ def verify(
     subject.close()
     with progress.stage("other rigs and images"):
         if is_small(spec):
+            if spec.precision != EXACT:
+                allowed = with_places(subject, sample, "frame", following_allowances(model, spec, "frame", sample, setting))
             _check_others(subject, setting.ready(model), loaded.lidar2img, report, allowed)
         else:
             place = subject.main.parent if os.access(subject.main.parent, os.W_OK) else None  # else the system's own
@@ -165,7 +167,7 @@ def verify(
                 report.where = "micro sizes"
                 if spec.precision != EXACT:  # noise is measured on the very network that is run
                     exact = sample_of(setting.ready(network), small, frame.img, frame.lidar2img)
-                    allowed = low_allowances(network, small, exact, frame.frame.name, setting)
+                    allowed = following_allowances(network, small, frame.frame.name, exact, setting)
                 elif allowed:
                     _, allowed = _reference(network, small, frame, report, setting)
                 micro = Subject(small, files["model"], files.get("geometry"))
