@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from occport.checkpoint import fingerprint
 from occport.cli import main
 from occport.config import read_config
-from occport.export import build, pipeline
+from occport.export import pipeline, trace
 from occport.export.report import Report
+from occport.export.request import Loaded, Request, load_input, make_spec
 from occport.export.spec import Spec, from_json
 from occport.export.subject import Subject
+from occport.export.weights import load_model
 from occport.graph.model_file import read_skeleton, sha256_of, tensor_of
 from occport.model.surroundocc import SurroundOcc
 from occport.progress import NullProgress
@@ -90,7 +92,7 @@ class TraceOnce:
     """Stands in for `export.build.trace`: the first call with some network and settings is the real one, others get a copy."""
 
     def __init__(self) -> None:
-        self._real = build.trace
+        self._real = trace.trace
         self._graphs: dict[object, ir.Model] = {}
 
     def __call__(self, entry: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str], output_names: Sequence[str]) -> ir.Model:
@@ -138,15 +140,15 @@ class Network:
 
     model: SurroundOcc
     spec: Spec
-    loaded: pipeline.Loaded
+    loaded: Loaded
 
 
 def seeded_network(config: Path = TINY) -> Network:
     """The network of a plain export."""
-    request = pipeline.Request(config=read_config(config))
-    loaded = pipeline.load_input(request.config, None)
-    spec = pipeline.make_spec(request, loaded)
-    model, _, _ = pipeline.load_model(spec.config, None, 0)
+    request = Request(config=read_config(config))
+    loaded = load_input(request.config, None)
+    spec = make_spec(request, loaded)
+    model, _, _ = load_model(spec.config, None, 0)
     return Network(model, spec, loaded)
 
 

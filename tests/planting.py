@@ -54,7 +54,8 @@ def insert_before(file: NetworkFile, node: onnx.NodeProto, port: int, op_type: s
     info.CopyFrom(typed)
     info.name = name
     graph.value_info.append(info)
-    made = helper.make_node(op_type, [source, *(f"{name}_{i}" for i in range(len(constants)))], [name], name=name, **attributes)
+    made = helper.make_node(op_type, [source, *(f"{name}_{i}" for i in range(len(constants)))], [name], name=name)
+    made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
     node.input[port] = name
     graph.node.insert(next(i for i, one in enumerate(graph.node) if one.name == node.name), made)
 

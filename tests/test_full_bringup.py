@@ -90,5 +90,6 @@ def test_noise_of_fp16_blames_nobody(file):
 
 def test_the_cost_is_that_of_the_data_sheet(file):
     cost = cost_of(file)
+    assert cost.network is not None
     assert round(cost.network.total / 1e12, 2) == 2.32 and round(cost.network.parameters / 1e6, 1) == 180.4
     assert sorted(cost.custom.values()) == [10, 26]

@@ -10,11 +10,12 @@ import pytest
 
 from exporting import MICRO, export
 from occport.config import read_config
-from occport.export.pipeline import load_model, write_graphs
+from occport.export.pipeline import write_graphs
 from occport.export.report import Report
 from occport.export.request import Request, file_name, load_input, make_spec
 from occport.export.subject import Subject
 from occport.export.verify import check_file
+from occport.export.weights import load_model
 
 pytestmark = [pytest.mark.full, pytest.mark.xdist_group("full")]  # one at a time: 7 GB each
 FRAME = Path(__file__).resolve().parents[2] / "shared/data/nuscenes_frame"

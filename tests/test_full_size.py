@@ -43,7 +43,7 @@ def run() -> Iterator[Run]:
         pytest.skip("no ../shared/data/nuscenes_frame beside this checkout: the real frame is there")
     model = reference_model(NAME)
     image = model.config.image
-    frame = load_frame(str(folder), num_cameras=6, image_size=image.size)
+    frame = load_frame(str(folder), num_cameras=6)
     img = preprocess(frame.images, image.mean, image.std, image.to_rgb, image.size_divisor)
     assert img.shape[-2:] == padded_hw(900, 1600, image.size_divisor) == tuple(case["img_shape"])
     np.testing.assert_allclose(frame.lidar2img, case["lidar2img"][0], rtol=1e-6, atol=1e-6)
