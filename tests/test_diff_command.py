@@ -93,8 +93,10 @@ def test_a_wrong_channel_is_blamed_on_its_conv_and_the_page_says_so(golden, thei
 def test_dumps_that_cannot_be_used_are_named_and_the_rest_compared(golden, theirs):
     index = read_index(golden)
     names = [entry.name for entry in index.tensors if "neck" in entry.name]
-    (theirs / f"{names[0]}.npy").unlink()
+    (theirs / f"{names[0]}.npy").rename(theirs / f"{names[0]}_out.npy")
     (theirs / f"{names[1]}.npy").write_bytes(b"\x93NUMPY nonsense")
+    short = (theirs / f"{names[4]}.npy").read_bytes()
+    (theirs / f"{names[4]}.npy").write_bytes(short[: len(short) // 2])
     np.save(theirs / f"{names[2]}.npy", np.zeros((3, 3), np.float32))
     nan = np.load(theirs / f"{names[3]}.npy")
     nan.reshape(-1)[5] = np.nan
@@ -103,13 +105,14 @@ def test_dumps_that_cannot_be_used_are_named_and_the_rest_compared(golden, their
     ran, table = compared(golden, theirs)
     found = statuses(table)
     assert ran.status == 1
-    assert [found[name] for name in names[:4]] == ["missing", "unreadable", "unreadable", "differs"]
+    assert [found[name] for name in names[:5]] == ["missing", "unreadable", "unreadable", "differs", "unreadable"]
     notes = {tensor["name"]: tensor["note"] for tensor in table["tensors"]}
-    assert "no dump of this name" in notes[names[0]] and "shape [3, 3], where ours is" in notes[names[2]]
+    assert f"no dump of this name; did they call it '{names[0]}_out'? tell it with --map" in notes[names[0]]
+    assert "could only read" in notes[names[4]] and "shape [3, 3], where ours is" in notes[names[2]]
     assert next(tensor for tensor in table["tensors"] if tensor["name"] == names[3])["figures"]["not_numbers"] == 1
-    assert any("1 of their tensors belong to none of ours: somebody_elses" in remark for remark in table["remarks"])
-    assert "1 nan or inf" in ran.out and names[1] in ran.out
-    assert sum(status in ("equal", "explained") for status in found.values()) == len(found) - 4
+    assert any(f"2 of their tensors belong to none of ours: {names[0]}_out, somebody_elses" in remark for remark in table["remarks"])
+    assert "1 nan or inf, the first at camera 0, channel 5" in ran.out and names[1] in ran.out
+    assert sum(status in ("equal", "explained") for status in found.values()) == len(found) - 5
 
 
 def test_a_map_tells_names_shapes_and_scales(golden, theirs):

@@ -75,7 +75,7 @@ def test_every_tensor_has_its_row_and_figures(result, index):
     assert [row[1] for row in rows] == ["img", "rounded", "shifted", "lost", EVIL]
     assert [row[4] for row in rows] == ["equal", "explained", "to blame", "missing", "differs"]
     assert rows[2][5:12] == ["0.5", "0.25", "0.125", "0.9987654", "0.4375", "", "121 ×"]
-    assert rows[2][12] == "A 1, C 2: got 1.5, want 1"
+    assert rows[2][12] == "camera 1, channel 2: got 1.5, want 1"
     assert rows[3][5:14] == [""] * 8 + ["no dump of this name"]
     assert rows[4][10] == "1 of 8" and rows[4][12].startswith("2 nan or inf; ")
 

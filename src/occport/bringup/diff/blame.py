@@ -9,6 +9,7 @@ table says which, and everything behind it is held against a table made from it 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -152,8 +153,8 @@ def _of_table(bound: Boundary, file: NetworkFile, ratios: dict[str, float]) -> l
 
 
 def _judged(ratios: Mapping[str, float], unjudged: list[str], bound: Boundary | None, explainer: Explainer) -> str:
-    kinds = sorted({explainer.rounding(name).name for name in ratios})
-    rounding = ", ".join(kinds) or "float32"
+    kinds = Counter(explainer.rounding(name).name for name in ratios).most_common() or [("float32", 0)]
+    rounding = ", ".join([kinds[0][0], *(f"{count} of them as in {kind}" for kind, count in kinds[1:])])
     line = f"{len(ratios)} tensors against what ONNX Runtime makes in float32 of their own inputs, rounding as in {rounding}"
     if bound is not None and bound.flips and bound.ratio <= 1:
         line += f"; {bound.words}"

@@ -44,7 +44,8 @@ class Both:
         try:
             source = self._source(entry.name)
             if source is None:
-                near = difflib.get_close_matches(entry.name, self._theirs.sources, n=1, cutoff=0.8)
+                free = [name for name in self._theirs.sources if self.index.entry(name) is None]
+                near = difflib.get_close_matches(entry.name, free, n=1, cutoff=0.8)
                 return None, f"no dump of this name{f'; did they call it {near[0]!r}? tell it with --map' if near else ''}"
             self.used.add(source.name)
             array = self._theirs.read(source)

@@ -13,7 +13,7 @@ from ..page.picture import Picture
 from ..page.render import render
 from ..page.words import NOTHING, count, figure, share
 from .maps import map_picture
-from .report import place_words
+from .report import element_words
 from .result import STATUSES, Blame, Figures, Result, TensorDiff
 
 _TONES: Mapping[str, str] = {"equal": "good", "explained": "good", "differs": "bad", "missing": "warn", "unreadable": "warn"}
@@ -112,7 +112,7 @@ def _worst(figures: Figures) -> str:
         words.append(f"{figures.not_numbers:,} nan or inf")
     if figures.unmatched:
         words.append(f"{figures.unmatched:,} rows that only one has")
-    words.append(f"{place_words(figures)}: got {figures.got:.6g}, want {figures.want:.6g}")
+    words.append(f"{element_words(figures)}: got {figures.got:.6g}, want {figures.want:.6g}")
     if figures.row_words:
         words.append(f"worst row {figures.row_words} (rms {figure(figures.row_rms)})")
     return "; ".join(words)

@@ -7,15 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dumps.axes import AXIS_WORDS
 from ..dumps.index import Entry, Index
 from .explain import Finding
 from .rows import filled_slots
 
-_WORDS = {
-    "B": "sample", "A": "camera", "K": "slot", "R": "row", "V": "voxel", "C": "channel", "H": "row", "W": "column", "X": "X", "Y": "Y",
-    "Z": "Z", "M": "head", "D": "head channel", "L": "level", "P": "point", "O": "channel", "Ho": "row", "Wo": "column", "M*D": "channel",
-    "A*K": "slot", "A*H*W": "pixel", "S": "pixel", "Q": "slot",
-}  # fmt: skip
 _LISTED = 3
 
 
@@ -51,7 +47,7 @@ def _rows(entry: Entry | None, kept: tuple[int, ...]) -> str:
     letters = [entry.axes[axis] for axis in kept]
     if {"X", "Y", "Z"} <= set(letters):
         return "voxels"
-    return {"H": "pixels", "W": "pixels", "Wo": "pixels"}.get(letters[-1], f"{_WORDS.get(letters[-1], 'row')}s")
+    return {"H": "pixels", "W": "pixels", "Wo": "pixels"}.get(letters[-1], f"{AXIS_WORDS.get(letters[-1], 'row')}s")
 
 
 def _indices(
@@ -68,7 +64,7 @@ def _indices(
 def _index(index: Index, entry: Entry | None, axis: int, value: int) -> str:
     letter = entry.axes[axis] if entry is not None and entry.axes else ""
     name = f" ({index.cameras[value]})" if letter == "A" and value < len(index.cameras) else ""
-    return f"{_WORDS.get(letter, f'axis {axis}')} {value}{name}"
+    return f"{AXIS_WORDS.get(letter, f'axis {axis}')} {value}{name}"
 
 
 def _voxel(index: Index, entry: Entry | None, at: dict[int, int], theirs: Callable[[str], NDArray[np.generic] | None] | None) -> str:

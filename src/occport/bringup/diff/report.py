@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...columns import aligned
+from ..dumps.axes import AXIS_WORDS
 from .result import QUANTILES, STATUSES, Figures, Result, TensorDiff
 
 _FIRST = 10  # differing tensors that are shown beside outputs and what is blamed
@@ -57,16 +58,16 @@ def _cells(tensor: TensorDiff) -> list[str]:
     if figures is None:
         return [*head, "", "", "", "", ""]
     flips = f"{figures.flips:,} of {figures.labels:,}" if figures.labels else ""
-    place = "" if tensor.status == "equal" else figures.row_words or place_words(figures)
+    place = "" if tensor.status == "equal" else figures.row_words or element_words(figures)
     if figures.not_numbers:
-        place = f"{figures.not_numbers:,} nan or inf, the first at {place_words(figures)}"
+        place = f"{figures.not_numbers:,} nan or inf, the first at {element_words(figures)}"
     return [*head, f"{figures.max_abs:.2e}", f"{figures.rms:.2e}", f"{figures.cosine:.7f}", flips, place]
 
 
-def place_words(figures: Figures) -> str:
-    """The worst element's place: "A 3, C 17, H 4, W 9"."""
+def element_words(figures: Figures) -> str:
+    """The worst element's place: "camera 3, channel 17, row 4, column 9"; bare numbers where the axes are unknown."""
     axes = figures.axes or ("",) * len(figures.index)
-    return ", ".join(f"{axis} {i}".strip() for axis, i in zip(axes, figures.index, strict=True))
+    return ", ".join(f"{AXIS_WORDS.get(axis, axis)} {i}".strip() for axis, i in zip(axes, figures.index, strict=True))
 
 
 def csv_text(result: Result) -> str:

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from ...errors import UserError
 from ...graph.names import identifier
-from ..dumps.formats import load
+from ..dumps.formats import load, read_npy
 from ..dumps.index import NAME, Index, read_index
 from ..dumps.polygraphy import spans_of, values_at
 
@@ -99,7 +99,7 @@ class Theirs:
             assert entry is not None
             return load(self.place, self._index, entry)
         if source.kind == ".npy":
-            return np.asarray(np.load(source.path, mmap_mode="r", allow_pickle=False))
+            return read_npy(source.path)
         if source.kind == ".npz":
             with np.load(source.path, allow_pickle=False) as archive:
                 return np.asarray(archive[source.name])

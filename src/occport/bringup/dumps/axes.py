@@ -21,6 +21,11 @@ from ...graph.submodel import value_types
 
 Axes = tuple[str, ...]
 Shape = tuple[int, ...]
+AXIS_WORDS: Mapping[str, str] = {
+    "B": "sample", "A": "camera", "K": "slot", "R": "row", "V": "voxel", "C": "channel", "H": "row", "W": "column", "X": "X", "Y": "Y",
+    "Z": "Z", "M": "head", "D": "head channel", "L": "level", "P": "point", "O": "channel", "Ho": "row", "Wo": "column", "M*D": "channel",
+    "A*K": "slot", "A*H*W": "pixel", "S": "pixel", "Q": "slot",
+}  # fmt: skip
 _IMAGES = ("backbone", "neck")
 _PORTS: Mapping[str, str] = {
     "img": "B A C H W", "lidar2img": "B A row column", "dropped": "B L", "slots": "B A K", "ref_uv": "B A K uv", "back": "B R V",

@@ -65,7 +65,7 @@ def read_array(path: Path, form: str, dtype: str, shape: tuple[int, ...]) -> np.
         except (DecodeError, TypeError) as error:
             raise ValueError(f"no ONNX tensor ({error})") from error
     elif form == "npy":
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = read_npy(path)
     else:
         needed, found = math.prod(shape) * kind.itemsize, path.stat().st_size
         if needed != found:
@@ -76,6 +76,17 @@ def read_array(path: Path, form: str, dtype: str, shape: tuple[int, ...]) -> np.
     if array.dtype != kind or array.shape != shape:
         raise ValueError(f"expected {dtype} {list(shape)}, got {array.dtype.name} {list(array.shape)}")
     return array
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """A .npy file, mapped where it can be.
+
+    Errors: ValueError, EOFError or OSError for a file that is not there or damaged; NumPy tells more of it when it reads than when it maps.
+    """
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except ValueError:
+        return np.asarray(np.load(path, allow_pickle=False))
 
 
 def load(folder: Path, index: Index, entry: Entry) -> np.ndarray:
