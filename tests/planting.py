@@ -19,6 +19,7 @@ from occport.graph.model_file import tensor_of
 from occport.graph.stages import stages_of
 
 Arrays = dict[str, np.ndarray]
+PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 ROUND: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "float32": lambda array: array,
     "float16": lambda array: array.astype(np.float16).astype(np.float32),
@@ -50,10 +51,7 @@ def insert_before(file: NetworkFile, node: onnx.NodeProto, port: int, op_type: s
     graph.initializer.extend(numpy_helper.from_array(array, f"{name}_{i}") for i, array in enumerate(constants))
     source = node.input[port]
     typed = next(info for info in (*graph.value_info, *graph.input) if info.name == source)
-    info = onnx.ValueInfoProto()
-    info.CopyFrom(typed)
-    info.name = name
-    graph.value_info.append(info)
+    _type_like(graph, [name], typed)
     made = helper.make_node(op_type, [source, *(f"{name}_{i}" for i in range(len(constants)))], [name], name=name)
     made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
     node.input[port] = name
@@ -98,6 +96,45 @@ def rounded_weights(file: NetworkFile, dtype: str) -> None:
         else:
             weight = ROUND[dtype](weight)
         _replace(file, name, weight)
+
+
+def rounded_factors(graph: onnx.GraphProto, bits: int) -> None:
+    """What is multiplied and added up is rounded to some bits first, to the nearest (Dekker); the results stay float32.
+
+    Args:
+        bits: of the significand: 11 of TF32, 8 of bfloat16.
+    """
+    typed = {tensor.name: helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in graph.initializer}
+    typed |= {info.name: info for info in (*graph.input, *graph.value_info)}
+    graph.initializer.append(numpy_helper.from_array(np.array(2.0 ** (24 - bits) + 1, np.float32), "splitter"))
+    nodes: list[onnx.NodeProto] = []
+    made: set[str] = set()
+    for node in graph.node:
+        factors = (0, 1) if node.op_type in PRODUCTS else ()
+        for port in factors:
+            source = node.input[port]
+            names = [f"{source}_{part}" for part in ("grown", "gap", "rounded")]
+            if source not in made:
+                made.add(source)
+                if source in typed:
+                    _type_like(graph, names, typed[source])
+                pairs = ((source, "splitter"), (names[0], source), (names[0], names[1]))
+                nodes += [
+                    helper.make_node("Sub" if i else "Mul", pair, [name], name=name)
+                    for i, (pair, name) in enumerate(zip(pairs, names, strict=True))
+                ]
+            node.input[port] = names[-1]
+        nodes.append(node)
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _type_like(graph: onnx.GraphProto, names: Collection[str], like: onnx.ValueInfoProto) -> None:
+    for name in names:
+        info = graph.value_info.add()
+        info.CopyFrom(like)
+        info.name = name
 
 
 def _replace(file: NetworkFile, name: str, weight: np.ndarray) -> None:

@@ -103,3 +103,10 @@ def test_a_runtime_that_hangs_is_ended(small, feeds):
         searched(small, feeds, python("import time; time.sleep(60)"), 0.5)
     with pytest.raises(UserError, match="--timeout 0"):
         Command("run {model} {inputs} {outputs}", 0.0)
+
+
+def test_a_runtime_that_rounds_factors_is_told_so(small, feeds):
+    found = searched(small, feeds, runtime("tf32"))
+    assert found.blamed[0].op_types == ("Conv",) and found.remarks[0].endswith("give --math tf32")
+    result = bisect(small, INDEX, feeds.__getitem__, runtime("tf32"), 60.0, NullProgress(), "tf32")
+    assert result.good and result.blamed == ()

@@ -20,7 +20,7 @@ from occport.export.request import Request, file_name, load_input, make_spec
 from occport.export.weights import load_model
 from occport.graph.model_file import read_skeleton
 from occport.progress import NullProgress
-from planting import changed_channel, copied, dumps, golden_index, half_pixel, node_of, rounded_weights, swapped_rows
+from planting import changed_channel, copied, dumps, golden_index, half_pixel, node_of, rounded_factors, rounded_weights, swapped_rows
 
 pytestmark = [pytest.mark.full, pytest.mark.xdist_group("full")]
 FRAME = Path(__file__).resolve().parents[2] / "shared/data/nuscenes_frame"
@@ -42,12 +42,12 @@ def file(tmp_path_factory):
     return read_network(files["model"], None)
 
 
-def judged(file, other, names, dtype):
+def judged(file, other, names, dtype, math=None):
     slots = [level.slots for level in levels_of(file).values()]
     theirs = dumps(other, {*names, *slots}, dtype)
     stored = {name: dtype if array.dtype.kind == "f" else array.dtype.name for name, array in theirs.items()}
     index = golden_index(file, tuple(theirs))
-    return judge(file, index, feeds_of(file, None, None)[0].__getitem__, theirs.get, stored, NullProgress())
+    return judge(file, index, feeds_of(file, None, None)[0].__getitem__, theirs.get, stored, NullProgress(), math)
 
 
 def planted(file, bug):
@@ -86,6 +86,16 @@ def test_noise_of_fp16_blames_nobody(file):
     rounded_weights(other, "float16")
     found = judged(file, other, marked(file, ["stages"]), "float16")
     assert found.blamed == () and max(found.ratios.values()) <= 1
+
+
+def test_tf32_blames_nobody_when_told_and_is_advised_when_not(file):
+    other = copied(file)
+    rounded_factors(other.model.graph, 11)
+    names = marked(file, ["stages", "*neck*"])
+    told = judged(file, other, names, "float32", "tf32")
+    assert told.blamed == () and len(told.ratios) > 20
+    untold = judged(file, other, names, "float32")
+    assert untold.blamed and untold.advice.endswith("give --math tf32")
 
 
 def test_the_cost_is_that_of_the_data_sheet(file):

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..bringup.diff.result import Result
 
 
@@ -29,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = "the file of the golden tensors (default: where it was, or beside their folder)"
     blame.add_argument("--model", type=Path, metavar="MODEL.onnx", help=model)
     blame.add_argument("--dialect", metavar="NAME|FILE.toml", help="of a file without a manifest; `occport dialects` lists them")
+    math = "what their kernels round factors of products to, where dumps do not show it: tf32 is what many GPUs do"
+    blame.add_argument("--math", choices=("tf32", "fp16", "bf16"), dest="math_mode", help=math)
     bisect = "a command that runs your runtime: {model} a file, {inputs} and {outputs} folders of NAME.npy"
     blame.add_argument("--bisect", metavar="'CMD {model} {inputs} {outputs}'", help=bisect)
     blame.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of one run of that command (default: 600)")
@@ -74,7 +78,7 @@ def _compared(options: argparse.Namespace) -> Result:
 
     hints = with_scales(read_map(options.map) if options.map is not None else {}, options.scale)
     progress = Progress(total_stages=STAGES)
-    result = compare_dumps(Request(options.golden, options.theirs, hints, options.model, options.dialect), progress)
+    result = compare_dumps(Request(options.golden, options.theirs, hints, options.model, options.dialect, options.math_mode), progress)
     progress.finish()
     return result
 
@@ -93,6 +97,10 @@ def _bisected(options: argparse.Namespace) -> Result:
         raise UserError("--bisect", expected="the model file", got="none", fix=remark)
     progress = Progress(total_stages=STAGES)
     entries = {entry.name: entry for entry in index.tensors}
-    result = bisect(file, index, lambda name: load(options.golden, index, entries[name]), options.bisect, options.timeout, progress)
+
+    def golden(name: str) -> np.ndarray:
+        return load(options.golden, index, entries[name])
+
+    result = bisect(file, index, golden, options.bisect, options.timeout, progress, options.math_mode)
     progress.finish()
     return result

@@ -20,10 +20,11 @@ from ..dumps.golden import planned
 from ..dumps.index import Entry, Index
 from ..walk import walk
 from .bisect_run import Command
-from .blame import blame_of
+from .blame import blame_of, math_advice
 from .explain import Explainer, Finding
 from .figures import figures_of
 from .layout import Fitted
+from .products import Products, products_of
 from .regions import Region, live_nodes
 from .result import Blame, Result, TensorDiff
 
@@ -49,8 +50,9 @@ class Tried:
 
 
 def bisect(
-    file: NetworkFile, index: Index, golden: Callable[[str], NDArray[np.generic]], command: str, timeout: float, progress: Progress
-) -> Result:
+    file: NetworkFile, index: Index, golden: Callable[[str], NDArray[np.generic]], command: str, timeout: float, progress: Progress,
+    math_mode: str | None = None,
+) -> Result:  # fmt: skip
     """Finds the first node that a runtime gets wrong.
 
     Args:
@@ -59,11 +61,13 @@ def bisect(
         golden: input of the model → its array.
         command: with {model}, {inputs} and {outputs}.
         timeout: seconds of one run.
+        math_mode: how their kernels round factors of products, a key of MATH; None: as in float32, or as their outputs show.
 
     Returns: tensors that were compared, each as it was last; the node in `blamed`, () where the whole is right.
     Errors: UserError as of `Command`.
     """
-    search = _Search(file, {name: golden(name) for name in file.input_names}, Command(command, timeout), index)
+    products = products_of(file, math_mode) if math_mode else None
+    search = _Search(file, {name: golden(name) for name in file.input_names}, Command(command, timeout), index, products)
     with progress.stage("the whole network"):
         last = search.tried(0, len(search.live))
     if not last.wrong:
@@ -90,14 +94,17 @@ def bisect(
     found = blame_of(file, index, last.explainer, last.region, max(last.wrong, key=lambda one: one.ratio), advice="")
     line = words or f"{search.runs} runs; {len(whole.wrong)} outputs of the whole network were wrong"
     blamed = replace(found, words=f"{found.words}; {words}" if words else found.words)
-    return search.result(index, (blamed,), line)
+    advice = "" if math_mode else math_advice(file, last.explainer, [last.region])
+    return search.result(index, (blamed,), line, advice)
 
 
 class _Search:
     """Runs parts and keeps what came out."""
 
-    def __init__(self, file: NetworkFile, feeds: Mapping[str, np.ndarray], command: Command, index: Index) -> None:
-        self._file, self._feeds, self._command, self._index = file, feeds, command, index
+    def __init__(
+        self, file: NetworkFile, feeds: Mapping[str, np.ndarray], command: Command, index: Index, products: Products | None
+    ) -> None:  # fmt: skip
+        self._file, self._feeds, self._command, self._index, self._products = file, feeds, command, index, products
         self.live: Sequence[int] = live_nodes(file.model.graph)
         self._entries = {entry.name: entry for entry in planned(file, ("all",), "npy")}
         self._seen: dict[str, TensorDiff] = {}
@@ -117,7 +124,7 @@ class _Search:
         got = self._command.run(self._file, feeds, outputs, {name: ours[name] for name in region.outputs}, region.outputs)
         self.runs += 1
         arrays = {name: one.array for name, one in got.items()}
-        explainer = Explainer(self._file, arrays.get, feeds, {name: one.dtype for name, one in got.items()})
+        explainer = Explainer(self._file, arrays.get, feeds, {name: one.dtype for name, one in got.items()}, self._products)
         findings = tuple(explainer.judged(region))
         self._note(findings, ours, got, outputs)
         return Tried(region, findings, explainer)
@@ -142,8 +149,8 @@ class _Search:
             self._seen[name] = TensorDiff(outputs[name], status, fit.note, fit.dtype, figures)
             self.ratios[name] = finding.ratio
 
-    def result(self, index: Index, blamed: tuple[Blame, ...], words: str) -> Result:
+    def result(self, index: Index, blamed: tuple[Blame, ...], words: str, advice: str = "") -> Result:
         """What is handed back."""
         order = {name: i for i, name in enumerate(self._entries)}
         tensors = tuple(self._seen[name] for name in sorted(self._seen, key=lambda name: order[name]))
-        return Result("", "", index.model, tensors, blamed, words, (), self.ratios)
+        return Result("", "", index.model, tensors, blamed, words, (advice,) * bool(advice), self.ratios)

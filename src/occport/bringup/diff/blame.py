@@ -27,6 +27,7 @@ from ..dumps.index import Index
 from .boundary import Boundary, boundary_of
 from .explain import Explainer, Finding
 from .places import place_words
+from .products import products_of
 from .regions import Region, regions_of
 from .result import Blame
 from .suspects import hint_of
@@ -34,6 +35,9 @@ from .suspects import hint_of
 _HINTED = 2  # custom nodes that the known bugs of kernels are tried on
 _NAMED = 4  # nodes that a line names
 _WRONG = 20  # regions with something wrong, after which the rest is not worth the time
+_ADVISED = ("tf32", "bf16")  # from the finer to the coarser
+_MANY, _ASKED = 3, 4  # of them: so many ask for the kernels' way of multiplying; it is tried on the first few
+_MOST = 0.7  # of these that it has to explain
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,18 @@ class Judgement:
         blamed: the first node, then further ones that their own inputs do not explain, in graph order; () where all is explained.
         ratios: tensor → its difference over what is explained, both root mean square, in the worst row; above 1: not explained.
         judged: how, in one line.
+        advice: what may explain all of it at once; "" for nothing.
     """
 
     blamed: tuple[Blame, ...]
     ratios: Mapping[str, float]
     judged: str
+    advice: str = ""
 
 
 def judge(
     file: NetworkFile, index: Index, golden: Callable[[str], NDArray[np.generic]],
-    theirs: Callable[[str], NDArray[np.generic] | None], dtypes: Mapping[str, str], progress: Progress,
+    theirs: Callable[[str], NDArray[np.generic] | None], dtypes: Mapping[str, str], progress: Progress, math_mode: str | None = None,
 ) -> Judgement:  # fmt: skip
     """Finds the nodes to blame.
 
@@ -64,6 +70,7 @@ def judge(
         theirs: tensor → their array in the golden layout, float32, int64 or bool, rows in their own slot order; None: not dumped.
         dtypes: tensor → what they stored it as ("float16", "bfloat16", "int8", ...), for each that they dumped.
         progress: gets notes only.
+        math_mode: how their kernels round factors of products, a key of MATH; None: not more than their dumps show.
 
     Errors: UserError where a golden array cannot be read.
     """
@@ -74,10 +81,11 @@ def judge(
     if bound is not None:
         given[bound.hits_name] = bound.hits
     made = [name for node in graph.node for name in node.output if name in dtypes and name not in inputs]
-    explainer = Explainer(file, theirs, given, dtypes)
+    explainer = Explainer(file, theirs, given, dtypes, products_of(file, math_mode) if math_mode else None)
     ratios: dict[str, float] = {}
     blamed: list[Blame] = []
     unjudged: list[str] = []
+    wrong: list[Region] = []
     for region in regions_of(graph, {*given, *inputs, *made}, made):
         if len(blamed) >= _WRONG:
             unjudged += region.outputs
@@ -90,11 +98,14 @@ def judge(
                 continue
             ratios[finding.tensor] = finding.ratio
             if finding.ratio > 1:
+                wrong += [region] * (region not in wrong[-1:])
                 blamed.append(blame_of(file, index, explainer, region, finding, hinted=len(blamed) < _HINTED))
     if bound is not None:
         blamed += _of_table(bound, file, ratios)
     order = {name: i for i, name in enumerate(made)}
-    return Judgement(tuple(sorted(blamed, key=lambda one: order.get(one.tensor, 0))), ratios, _judged(ratios, unjudged, bound, explainer))
+    blamed.sort(key=lambda one: order.get(one.tensor, 0))
+    advice = math_advice(file, explainer, wrong[:_ASKED]) if len(wrong) >= _MANY and math_mode is None else ""
+    return Judgement(tuple(blamed), ratios, _judged(ratios, unjudged, bound, explainer), advice)
 
 
 def _findings(explainer: Explainer, region: Region, progress: Progress) -> list[Finding]:
@@ -103,6 +114,16 @@ def _findings(explainer: Explainer, region: Region, progress: Progress) -> list[
     except ModelFileError as error:
         progress.note(f"{region.outputs[0]} cannot be judged: {error}")
         return []
+
+
+def math_advice(file: NetworkFile, explainer: Explainer, wrong: Sequence[Region]) -> str:
+    """What to try where kernels that round factors would explain most of some regions; "" where none would."""
+    for mode in _ADVISED:
+        rounding = explainer.with_products(products_of(file, mode))
+        explained = sum(all(finding.ratio <= 1 for finding in rounding.judged(region)) for region in wrong)
+        if explained > _MOST * len(wrong):
+            return f"rounding the factors of products as in {mode} would explain this: if their kernels do so, give --math {mode}"
+    return ""
 
 
 def blame_of(
@@ -156,6 +177,8 @@ def _judged(ratios: Mapping[str, float], unjudged: list[str], bound: Boundary | 
     kinds = Counter(explainer.rounding(name).name for name in ratios).most_common() or [("float32", 0)]
     rounding = ", ".join([kinds[0][0], *(f"{count} of them as in {kind}" for kind, count in kinds[1:])])
     line = f"{len(ratios)} tensors against what ONNX Runtime makes in float32 of their own inputs, rounding as in {rounding}"
+    if explainer.products is not None:
+        line += f", factors of products as in {explainer.products.rounding.name}"
     if bound is not None and bound.flips and bound.ratio <= 1:
         line += f"; {bound.words}"
     if unjudged:

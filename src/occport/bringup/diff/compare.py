@@ -37,6 +37,7 @@ class Request:
         hints: our tensor → what is told about theirs.
         model: the model file; None: where the index says, or beside or in the golden folder, with its hash.
         dialect: of a model without manifest.
+        math_mode: how their kernels round factors of products, where their dumps do not show it.
     """
 
     golden: Path
@@ -44,6 +45,7 @@ class Request:
     hints: Mapping[str, Hint] = field(default_factory=dict)
     model: Path | None = None
     dialect: str | None = None
+    math_mode: str | None = None
 
 
 def compare_dumps(request: Request, progress: Progress) -> Result:
@@ -65,7 +67,8 @@ def compare_dumps(request: Request, progress: Progress) -> Result:
         fix = "tell their names with --map, or mark the tensors that they have with `occport golden --mark NAME...`"
         expected, got = "a tensor with the name of a golden one", ", ".join(both.left[:3])
         raise UserError(f"dumps {request.theirs}", expected=expected, got=got, fix=fix)
-    judged = _judged(both, file, tensors, progress)
+    judged = _judged(both, file, tensors, progress, request.math_mode)
+    remarks += [judged.advice] * bool(judged.advice)
     with progress.stage("result"):
         return Result(
             str(request.golden), str(request.theirs), both.index.model, tuple(judged.tensors), judged.blamed, judged.words, tuple(remarks),
@@ -93,9 +96,12 @@ class _Judged:
     blamed: tuple[Blame, ...]
     words: str
     ratios: Mapping[str, float]
+    advice: str = ""
 
 
-def _judged(both: Both, file: NetworkFile | None, tensors: Sequence[TensorDiff], progress: Progress) -> _Judged:
+def _judged(
+    both: Both, file: NetworkFile | None, tensors: Sequence[TensorDiff], progress: Progress, math_mode: str | None
+) -> _Judged:
     """Which differences are explained: by running the nodes between their tensors, or without a model by dtype and depth."""
     dtypes = {tensor.entry.name: tensor.dtype for tensor in tensors if tensor.figures is not None}
     if file is None:
@@ -110,9 +116,9 @@ def _judged(both: Both, file: NetworkFile | None, tensors: Sequence[TensorDiff],
         return got.array if got is not None else None
 
     with progress.stage("running nodes on their inputs"):
-        found = judge(file, both.index, both.golden, theirs, dtypes, progress)
+        found = judge(file, both.index, both.golden, theirs, dtypes, progress, math_mode)
     statuses = [_by_ratio(tensor, found.ratios.get(tensor.entry.name, _input_ratio(tensor, theirs))) for tensor in tensors]
-    return _Judged(statuses, found.blamed, found.judged, found.ratios)
+    return _Judged(statuses, found.blamed, found.judged, found.ratios, found.advice)
 
 
 def _input_ratio(tensor: TensorDiff, theirs: Callable[[str], np.ndarray | None]) -> float | None:

@@ -17,6 +17,7 @@ from ...graph.runnable import make_runnable
 from ...graph.submodel import submodel, value_types
 from ...session import Session, open_session
 from .noise import DRAW, draw, with_noise
+from .products import Products
 from .regions import Region
 from .rounding import FLOAT32, Rounding, coarsest, rounding_of
 from .significance import Sums, Worst
@@ -58,12 +59,20 @@ class Explainer:
         theirs: tensor → their array, in the golden layout; None where there is none.
         given: arrays that stand in for tensors that they did not dump: inputs of the model, and what follows from their tables.
         dtypes: tensor → what they stored it as.
+        products: how their kernels round factors, where dumps do not show it.
     """
 
-    def __init__(self, file: NetworkFile, theirs: Loader, given: Mapping[str, np.ndarray], dtypes: Mapping[str, str]) -> None:
-        self._file, self._theirs, self._given, self._dtypes = file, theirs, given, dtypes
+    def __init__(
+        self, file: NetworkFile, theirs: Loader, given: Mapping[str, np.ndarray], dtypes: Mapping[str, str],
+        products: Products | None = None,
+    ) -> None:  # fmt: skip
+        self._file, self._theirs, self._given, self._dtypes, self.products = file, theirs, given, dtypes, products
         self._types = value_types(file.model.graph)
         self._roundings: dict[str, Rounding | None] = {}
+
+    def with_products(self, products: Products) -> Explainer:
+        """The same tensors, judged with factors that are rounded so."""
+        return Explainer(self._file, self._theirs, self._given, self._dtypes, products)
 
     def load(self, name: str) -> NDArray[np.generic] | None:
         """Their array in the dtype that the model has there (float32 for 16 bits), or the one given for it."""
@@ -109,7 +118,7 @@ class Explainer:
         own = {name: self.rounding(name) for name in (*feeds, *got) if name in self._dtypes}
         floats = [one for name in (*feeds, *got) if name in self._dtypes and (one := self._roundings.get(name)) is not None]
         floats = floats or [self.rounding(name) for name in (*feeds, *got) if name in self._dtypes and self._is_float(name)]
-        judge = _Judge(self._file, model, feeds, own, coarsest(floats), _gain(model.graph, coarsest(floats)))
+        judge = _Judge(self._file, model, feeds, own, coarsest(floats), _gain(model.graph, coarsest(floats)), self.products)
         return judge.findings(got, want)
 
     def _is_float(self, name: str) -> bool:
@@ -121,9 +130,10 @@ class _Judge:
 
     def __init__(
         self, file: NetworkFile, model: ModelProto, feeds: Mapping[str, np.ndarray], own: Mapping[str, Rounding], inside: Rounding,
-        gain: float,
+        gain: float, products: Products | None,
     ) -> None:  # fmt: skip
         self._file, self._model, self._feeds, self._own, self._inside, self._gain = file, model, feeds, own, inside, gain
+        self._products = products
         self._session: Session | None = None
 
     def findings(self, got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray]) -> list[Finding]:
@@ -173,7 +183,8 @@ class _Judge:
     def _run(self, count: int, floats: Mapping[str, Sums], flips: dict[str, list[int]], want: Mapping[str, np.ndarray]) -> None:
         """Runs with noise until there are `count`."""
         if self._session is None:
-            self._session = open_session(with_noise(self._model, self._own, self._inside), weights_folder=self._file.folder)
+            noisy = with_noise(self._model, self._own, self._inside, self._products)
+            self._session = open_session(noisy, weights_folder=self._file.folder)
         done = min([sums.draws for sums in floats.values()] + [len(one) for one in flips.values()])
         for number in range(done, count):
             made = self._session.run({**self._feeds, DRAW: draw(number)}, [*floats, *flips])

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from .products import Products
 from .rounding import Rounding
 
 DRAW = "occport_draw"  # the input that holds c
@@ -27,13 +28,14 @@ _MOST_RANDOM = 2**24  # numbers of a tensor: a random one takes ten times as lon
 _AXES_ARE_INPUT = 18  # of ReduceMax
 
 
-def with_noise(model: ModelProto, own: Mapping[str, Rounding], inside: Rounding) -> ModelProto:
+def with_noise(model: ModelProto, own: Mapping[str, Rounding], inside: Rounding, products: Products | None = None) -> ModelProto:
     """A copy of a part with a further input DRAW: a float32 scalar between 1 and 2.
 
     Args:
         model: its custom nodes have bodies; float32 values are typed. Values of other dtypes get no noise.
         own: rounding of inputs and outputs of the part.
         inside: of weights and of what is computed in between. Values that are only moved are not rounded again.
+        products: factors of products that are rounded once more; None for none.
     """
     noisy = ModelProto()
     noisy.CopyFrom(model)
@@ -59,6 +61,11 @@ def with_noise(model: ModelProto, own: Mapping[str, Rounding], inside: Rounding)
     for node in graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = renamed.get(name, name)
+        if products is not None:
+            for i in products.factors.get(node.output[0], ()):
+                factor = f"{node.output[0]}__times_{i}"
+                nodes += maker.chain(node.input[i], factor, products.rounding)
+                node.input[i] = factor
         nodes.append(node)
         for i, name in enumerate(list(node.output)):
             if name in floats and (name in ends or node.op_type not in _MOVING):
