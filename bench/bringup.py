@@ -30,8 +30,8 @@ RESULTS = ROOT / "bench/results/bringup.json"
 def made(config: str, frame: str, folder: str) -> Path:
     """The file, with what a manifest tells of it, without the checks."""
     from occport.config import read_config
+    from occport.export.graph_files import write_graphs
     from occport.export.manifest import manifest, write_json
-    from occport.export.pipeline import write_graphs
     from occport.export.request import Request, file_name, load_input, make_spec
     from occport.export.weights import load_model
     from occport.graph.model_file import read_skeleton

@@ -37,7 +37,7 @@ FORMS: dict[str, list[Any]] = {  # dialect, opset, functions, calibration
 def trace_and_run(config: str, form: str, folder: str, repeats: int) -> dict[str, Any]:
     """One form: traced to a staged file (seconds, peak), its nodes, then frames in ONNX Runtime (bodies attached in memory)."""
     from occport.config import read_config
-    from occport.export.pipeline import write_graphs
+    from occport.export.graph_files import write_graphs
     from occport.export.request import Request, load_input, make_spec
     from occport.export.subject import Subject
     from occport.export.weights import load_model

@@ -37,7 +37,7 @@ def measure(config: str, precision: str, frames: list[str | None], folder: str) 
     from occport.errors import ModelFileError
     from occport.export.agreement import precision_agreement
     from occport.export.device import Setting
-    from occport.export.pipeline import write_graphs
+    from occport.export.graph_files import write_graphs
     from occport.export.request import Request, load_input, make_spec
     from occport.export.subject import Subject
     from occport.export.verify import sample_of

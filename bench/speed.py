@@ -135,8 +135,8 @@ def on_onnxruntime(config: Path, files: Sequence[Path], repeats: int) -> tuple[d
 def exported(config: Path, form: Form, folder: Path) -> Path:
     """Writes a file of this form with its manifest, seeded weights and the synthetic frame's rig; it is not verified."""
     from occport.config import read_config
+    from occport.export.graph_files import write_graphs
     from occport.export.manifest import manifest, write_json
-    from occport.export.pipeline import write_graphs
     from occport.export.request import Request, file_name, load_input, make_spec
     from occport.export.weights import load_model
     from occport.graph.model_file import read_skeleton

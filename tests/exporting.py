@@ -181,7 +181,7 @@ def failures(good: Exported, path: Path, network: Network, *, following: bool = 
     report = Report(lambda line: None)
     with pytest.MonkeyPatch.context() as patch:
         if not following:
-            patch.setattr(pipeline, "_check_others", lambda *arguments: None)
+            patch.setattr(pipeline, "_check_others", lambda *arguments, **named: None)
         pipeline.verify(Subject(spec, path, good.geometry), network.model, network.loaded, report, NullProgress())
     return report.failures
 

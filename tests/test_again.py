@@ -33,7 +33,7 @@ def trained(tmp_path_factory, traces, tiny_network) -> tuple[Exported, Path]:
 @pytest.fixture
 def brisk(monkeypatch) -> None:
     """Without the checks on other rigs, which have their own tests."""
-    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments: None)
+    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments, **named: None)
 
 
 @pytest.mark.parametrize("kind", ["functions_export", "standard_export", "tables_export", "fixed_export"])

@@ -78,7 +78,7 @@ def test_float32_is_held_to_what_it_always_was(runtime_export, tiny_network, two
 
 def test_a_changed_weight_fails_on_the_given_frame(runtime_export, tiny_network, monkeypatch):
     """A change far below what bf16 would forgive: the given frame is held against fp32."""
-    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments: None)
+    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments, **named: None)
 
     def change(array: np.ndarray) -> None:
         array.reshape(-1)[100] += 0.05
@@ -110,7 +110,7 @@ def test_labels_may_not_agree_less_than_the_given_frames(runtime_export, tiny_ne
 
 
 def test_a_reference_that_is_no_number_fails(runtime_export, tiny_network, monkeypatch):
-    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments: None)
+    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments, **named: None)
     plain = verify.sample_of
 
     def sample(model, spec, img, lidar2img):

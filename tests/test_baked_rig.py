@@ -65,7 +65,7 @@ def turn(table: dict[str, Any]) -> None:
 
 
 def test_verify_takes_a_frame_of_the_baked_rig_only(fixed_export, tmp_path, monkeypatch):
-    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments: None)
+    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments, **named: None)
     assert run_cli("verify", fixed_export.model, "--frame", frame_folder(tmp_path / "same")).status == 0
     line = assert_refused(run_cli("verify", fixed_export.model, "--frame", frame_folder(tmp_path / "other", turn)), "calibration of other")
     assert "baked into" in line and line.endswith("export with --calibration runtime or tables for a rig that may change")
@@ -73,7 +73,7 @@ def test_verify_takes_a_frame_of_the_baked_rig_only(fixed_export, tmp_path, monk
 
 def test_verify_of_an_older_manifest(fixed_export, tmp_path, monkeypatch):
     """Its own frame is taken; for another one, nothing tells whether it fits."""
-    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments: None)
+    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments, **named: None)
     model = Path(shutil.copy(fixed_export.model, tmp_path))
     table = json.loads(json.dumps(fixed_export.manifest))
     del table["frame"]["lidar2img"]

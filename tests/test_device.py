@@ -154,7 +154,7 @@ def test_a_hint_only_where_kernels_are_missing(monkeypatch):
 
 @pytest.mark.parametrize("verb", ["predict", "verify"])
 def test_the_hint_is_said_once(verb, monkeypatch, runtime_export, tmp_path):
-    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments: None)
+    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments, **named: None)
     for place in ("occport.use.torch_runner.hint", "occport.export.again.hint"):
         monkeypatch.setattr(place, lambda device: "kernels are missing")
     ran = run_cli("predict", "--config", TINY, "-o", tmp_path) if verb == "predict" else run_cli("verify", runtime_export.model)

@@ -29,7 +29,7 @@ def desk(runtime_export, traces, tmp_path, monkeypatch) -> Path:
     """A folder with what the page takes for granted: an exported file, one of another tool, a compiler, a support list."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("occport.export.build.trace", traces)
-    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments: None)
+    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments, **named: None)
     shutil.copy(runtime_export.model, "M.onnx")
     shutil.copy(runtime_export.model.with_suffix(".json"), "M.json")
     assert run_cli("retarget", "M.onnx", "theirs.onnx", "--to", "bevformer_tensorrt").status == 0

@@ -26,7 +26,7 @@ def desk(traces, tmp_path, monkeypatch) -> Path:
     """A folder for the commands of the page."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("occport.export.build.trace", traces)
-    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments: None)
+    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments, **named: None)
     return tmp_path
 
 

@@ -118,7 +118,7 @@ def argument(word: str) -> str:
 def test_every_command_runs_in_the_order_of_the_page(traces, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("occport.export.build.trace", traces)
-    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments: None)
+    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments, **named: None)
     for words in (["synth", "-o", "out/city", "--frames", "2", "--config", str(TINY)], ["export", "--config", str(TINY)]):
         assert run_cli(*words).status == 0
     assert len(COMMANDS) == 3

@@ -26,7 +26,7 @@ def desk(traces, tmp_path, monkeypatch) -> Path:
     """A folder with the reader's frame in it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("occport.export.build.trace", traces)
-    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments: None)
+    monkeypatch.setattr("occport.export.pipeline._check_others", lambda *arguments, **named: None)
     Path("my").mkdir()
     write_frames(Path("my"))
     return tmp_path

@@ -13,9 +13,9 @@ from occport.bringup.diff.blame import judge
 from occport.bringup.dumps.axes import levels_of
 from occport.bringup.dumps.marks import custom_nodes_of, marked
 from occport.config import read_config
+from occport.export.graph_files import write_graphs
 from occport.export.manifest import manifest, write_json
 from occport.export.network_file import feeds_of, read_network
-from occport.export.pipeline import write_graphs
 from occport.export.request import Request, file_name, load_input, make_spec
 from occport.export.weights import load_model
 from occport.graph.model_file import read_skeleton

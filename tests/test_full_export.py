@@ -10,7 +10,7 @@ import pytest
 
 from exporting import MICRO, export
 from occport.config import read_config
-from occport.export.pipeline import write_graphs
+from occport.export.graph_files import write_graphs
 from occport.export.report import Report
 from occport.export.request import Request, file_name, load_input, make_spec
 from occport.export.subject import Subject

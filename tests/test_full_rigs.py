@@ -7,7 +7,7 @@ import torch
 from occport.compare import compare, compare_labels
 from occport.config import read_config
 from occport.export.follow import level_points, rigs
-from occport.export.pipeline import write_graphs
+from occport.export.graph_files import write_graphs
 from occport.export.request import Request, load_input, make_spec
 from occport.export.subject import Subject
 from occport.export.verify import ATOL, NOISE, RTOL

@@ -36,7 +36,7 @@ STAGES = [
 @pytest.fixture
 def brisk(quick, monkeypatch) -> None:
     """Without the checks on other rigs, which have their own tests."""
-    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments: None)
+    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments, **named: None)
 
 
 def folder_as_it_was(folder: Path, older: bool) -> dict[str, str] | None:

@@ -9,7 +9,7 @@ import pytest
 from exporting import MICRO, seeded_network
 from occport.errors import ExportError
 from occport.export import build
-from occport.export.pipeline import write_graphs
+from occport.export.graph_files import write_graphs
 from occport.export.report import Report
 from occport.export.subject import Subject
 from occport.export.verify import check_file, check_sample, sample_of

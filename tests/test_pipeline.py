@@ -27,7 +27,7 @@ from test_bad_input import frame_folder
 @pytest.fixture
 def brisk(quick, monkeypatch) -> None:
     """Exports without the checks on other rigs, which have their own tests."""
-    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments: None)
+    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments, **named: None)
 
 
 def test_names_of_files(tiny_network):
@@ -163,7 +163,7 @@ def test_every_setting_at_once(tmp_path, brisk):
 
 def test_exporting_twice_gives_the_same_bytes(runtime_export, tmp_path, monkeypatch):
     """Traced anew, without any memory of the first time; the other export of this session is the first."""
-    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments: None)
+    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments, **named: None)
     made = export(tmp_path / "out")
     assert made.model.read_bytes() == runtime_export.model.read_bytes()
 

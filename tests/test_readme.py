@@ -231,7 +231,7 @@ class Desk:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("occport.export.build.trace", self._traces)
                 if not whole:
-                    patch.setattr("occport.export.pipeline._check_others", lambda *arguments: None)
+                    patch.setattr("occport.export.pipeline._check_others", lambda *arguments, **named: None)
                 self._ran[key] = run_cli(*rest) if program == "occport" else run_script(ROOT / program, rest)
         return self._ran[key]
 

@@ -251,7 +251,7 @@ def test_one_change_in_a_runtime_file_is_found(name, runtime_export, tiny_networ
 
 def test_changed_file_fails_on_its_hash(runtime_export, tmp_path, monkeypatch):
     """A real file with one other weight, first with the old manifest, then with a manifest that has its hash."""
-    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments: None)  # they would find it too
+    monkeypatch.setattr(pipeline, "_check_others", lambda *arguments, **named: None)  # they would find it too
     proto = onnx.load(runtime_export.model)
     set_values(f"{DEBLOCK}_0_weight_zyx", (0, 0, 1, 1, 1), lambda x: x + 1)(proto, tmp_path)
     path = tmp_path / runtime_export.model.name

@@ -60,6 +60,9 @@ def _print_contract(contract: Contract) -> None:
     for attribute in contract.attributes:
         meaning = ATTRIBUTE_FORMS[attribute.form].what if attribute.form else f"always {attribute.default}"
         print(f"  attribute  {attribute.name:<26} {attribute.type}: {meaning}")
+    wide = [port.name for port in contract.inputs if port.wide]
+    always = f"; {', '.join(wide)} in float32 always" if wide else ""
+    print(f"  kernel     computes in {', '.join(contract.dtypes)}{always}")
     output = PORT_FORMS[contract.output.form]
     print(f"  output     {contract.output.name:<26} {contract.output.dtype} ({', '.join(output.shape.split())}): {output.what}")
     for limit in contract.limits:

@@ -12,6 +12,7 @@ from ..model.surroundocc import SurroundOcc
 from ..progress import Progress
 from .baked_rig import baked_rig, check_baked
 from .device import Setting, hint
+from .low_precision import check_reference
 from .manifest import altered, files_of, read_manifest
 from .pipeline import EXACTLY, verify
 from .report import Report
@@ -41,6 +42,7 @@ def verify_again(
         raise ModelFileError(f"model file {path}", expected="an ONNX file", got="no such file", fix="check the path")
     table = read_manifest(path)
     spec = from_json(table["spec"])
+    check_reference(spec, setting)
     report = Report(progress.say)
     with progress.stage("hashing the files"):
         files = files_of(path, table)

@@ -70,14 +70,14 @@ def build_geometry(model: SurroundOcc, spec: Spec) -> ir.Model:
 def _finish(graph: ir.Model, spec: Spec) -> ir.Model:
     name_everything(graph)
     to_dialect(graph, spec.dialect, spec.opset, functions=spec.functions, arithmetics=spec.arithmetics)
-    conversion = to_precision(graph, spec.precision, spec.dialect)
-    if conversion is not None:
-        graph.metadata_props["occport.precision"] = f"{spec.precision}: {conversion.described}"
     names = {value.name for value in graph.graph.inputs}
     if spec.img_rank == 4 and "img" in names:
         drop_batch_axis(graph, "img")
     if spec.lidar2img_rank == 3 and "lidar2img" in names:
         drop_batch_axis(graph, "lidar2img")
+    conversion = to_precision(graph, spec.precision, spec.dialect)  # behind all that adds nodes: see graph.precision.same_graph
+    if conversion is not None:
+        graph.metadata_props["occport.precision"] = f"{spec.precision}: {conversion.described}"
     for value in (*graph.graph.inputs, *graph.graph.outputs):
         value.doc_string = meaning(str(value.name))
     ports = names | {value.name for value in graph.graph.outputs}

@@ -6,7 +6,7 @@ network and settings at micro sizes (small images and volumes, same weights), bu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -75,13 +75,17 @@ def check_following(subject: Subject, model: SurroundOcc, report: Report, allowe
         model: the reference, on any device.
         allowed: see `check_sample`.
     """
-    spec = subject.spec
-    _, rig = nuscenes_like_rig(spec.config.num_cameras, *spec.config.image.size)
-    images = [_images(spec.config, seed) for seed in (101, 202)]
-    for name, sample in following_samples(model, spec):
+    check_samples(subject, following_samples(model, subject.spec), report, allowed)
+    check_sensitivity(subject, report)
+
+
+def check_samples(
+    subject: Subject, samples: Iterable[tuple[str, Sample]], report: Report, allowed: Sequence[Allowance] = ()
+) -> None:  # fmt: skip
+    """Runs some of `following_samples`, each against what PyTorch makes of it. `allowed`: see `check_sample`."""
+    for name, sample in samples:
         check_sample(subject, sample, report, name, brief=True, allowed=allowed)
-        _check_dropped(spec, sample.lidar2img[0], sample.dropped, report, name)
-    _check_sensitivity(subject, images, rig, report)
+        _check_dropped(subject.spec, sample.lidar2img[0], sample.dropped, report, name)
 
 
 def following_samples(model: SurroundOcc, spec: Spec) -> Iterator[tuple[str, Sample]]:
@@ -165,8 +169,11 @@ def _check_dropped(spec: Spec, lidar2img: np.ndarray, dropped: np.ndarray, repor
         report.add(f"{name}: dropped against a brute-force count", counts == got, f"{got}, counted {counts}")
 
 
-def _check_sensitivity(subject: Subject, images: list[np.ndarray], rig: np.ndarray, report: Report) -> None:
+def check_sensitivity(subject: Subject, report: Report) -> None:
     """Each camera's image and each camera's matrix must change some logit."""
+    config = subject.spec.config
+    _, rig = nuscenes_like_rig(config.num_cameras, *config.image.size)
+    images = [_images(config, seed) for seed in (101, 202)]
     scales = [f"logits_scale{scale}" for scale in subject.spec.outputs.scales]
     matrix = rig[None].astype(np.float32)
     silent = []

@@ -1,33 +1,32 @@
-"""Verification of a 16-bit file: how far from float32 it may be is what PyTorch itself loses, measured, not chosen.
+"""Verification of a 16-bit file, in two halves, as 16 bits alone hide a wrong weight:
 
-    its graph       the same nodes and weights computed in float32 may differ from PyTorch by what rounding the weights costs there
+    its graph       the file is the float32 graph node by node and weight by weight (`float_twin.py`), and that graph's results are held
+                    against PyTorch as strictly as those of any float32 file
     the file        with every result rounded it may differ by what PyTorch in 16 bits does; and where a kernel takes sampling places
-                    in 16 bits only, which PyTorch keeps in float32, by what the rounding of these places alone costs the graph
+                    in 16 bits only, which PyTorch keeps in float32, by what the rounding of these places alone costs the graph: each
+                    `LEEWAY` times, on top of what float32 is allowed
 
-each `LEEWAY` times, on top of what float32 is allowed. A scale of few voxels shows less than the network loses, by chance: the largest
-difference of all scales counts for each. PyTorch on a CPU has bfloat16 alone; what it loses is taken for float16 in the
-ratio of their roundoffs, 2^-11 to 2^-8.
+A scale of few voxels shows less than the network loses, by chance: the largest difference of all scales counts for each. PyTorch on a CPU
+has bfloat16 alone; what it loses is taken for float16 in the ratio of their roundoffs, 2^-11 to 2^-8.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
+from ..errors import UserError
 from ..graph.precision.emulate import LOW
 from ..graph.precision.plan import LOCATION_FORMS
-from ..graph.precision.types import PRECISIONS
+from ..graph.precision.types import EXACT, PRECISIONS
 from ..memory import give_back
-from ..model.prepared import DTYPES
 from ..model.surroundocc import SurroundOcc
 from .agreement import PrecisionAgreement, ScaleAgreement, precision_agreement
 from .device import Setting
-from .follow import following_samples
+from .float_twin import check_twin, float_twin
 from .metric_change import say_metric_change
 from .report import Report
 from .request import Loaded
@@ -38,10 +37,17 @@ from .verify import LEEWAY, Allowance, Sample, allowances, check_sample, sample_
 _ON_A_CPU = "bf16"
 
 
+def check_reference(spec: Spec, setting: Setting) -> None:
+    """UserError where a 16-bit file is to be held against a lower precision than float32: its own is what is allowed for already."""
+    if spec.precision != EXACT and setting != setting.exact:
+        fix = f"leave --reference-precision out: what PyTorch in 16 bits loses is measured for a file in {spec.precision} anyway"
+        raise UserError(f"--reference-precision {setting.precision}", expected="fp32", got=f"a file in {spec.precision}", fix=fix)
+
+
 def check_low(
     subject: Subject, model: SurroundOcc, sample: Sample, report: Report, loaded: Loaded, setting: Setting
 ) -> tuple[Allowance, ...]:  # fmt: skip
-    """Rung 2 of a 16-bit file: its graph in float32, then itself; with the labels that agree with float32, and what metrics change.
+    """Rung 2 of a 16-bit file: its float32 graph, then itself; with the labels that agree with float32, and what metrics change.
 
     Args:
         model: the network in PyTorch, float32; it stays as it is.
@@ -52,14 +58,12 @@ def check_low(
     Returns: what the file may differ by.
     """
     spec, name = subject.spec, loaded.frame.name
-    rounded = allowances(_scaled(_weights_rounded(model, spec, sample, name, setting), 1.0))
-    allowed = low_network(model, spec, setting).allowances(spec, sample, name)
+    with float_twin(subject, model, loaded.lidar2img) as twin:
+        check_twin(subject, twin, report)
+        give_back()
+        check_sample(twin, sample, report, f"{name}, its float32 graph")
     give_back()
-    graph = Subject(spec, subject.main, subject.geometry, rounding=False)
-    wide = check_sample(graph, sample, report, f"{name}, computed in float32", allowed=rounded)
-    graph.close()
-    give_back()
-    allowed = with_places(subject, sample, name, allowed, wide)
+    allowed = with_places(subject, sample, name, low_network(model, spec, setting).allowances(spec, sample, name))
     got = check_sample(subject, sample, report, f"{name}, rounded to {spec.precision}", allowed=allowed)
     if got is not None:
         say_agreement(spec, sample, got, report, name)
@@ -78,7 +82,9 @@ class Low(NamedTuple):
         """What a file may differ by on a sample in float32: `LEEWAY` times what this does, in the ratio of the roundoffs."""
         low = sample_of(self.network, spec, sample.img, sample.lidar2img)
         ratio = PRECISIONS[spec.precision].roundoff / PRECISIONS[self.precision].roundoff
-        return allowances(_scaled(precision_agreement(self.precision, name, low.logits, sample.logits), ratio))
+        scale = "" if ratio == 1 else f" times {ratio:g}"
+        found = allowances(_scaled(precision_agreement(self.precision, name, low.logits, sample.logits), ratio))
+        return tuple(replace(one, against=f"fp32, with {LEEWAY} times what PyTorch in {self.precision} loses{scale}") for one in found)
 
 
 def low_network(model: SurroundOcc, spec: Spec, setting: Setting) -> Low:
@@ -88,17 +94,16 @@ def low_network(model: SurroundOcc, spec: Spec, setting: Setting) -> Low:
 
 
 def following_allowances(
-    model: SurroundOcc, spec: Spec, name: str, sample: Sample, setting: Setting
+    model: SurroundOcc, spec: Spec, name: str, sample: Sample, samples: Sequence[tuple[str, Sample]], setting: Setting
 ) -> tuple[Allowance, ...]:  # fmt: skip
     """What a file may differ by on other rigs and images: the most that PyTorch in 16 bits does on any of them, and on the frame itself.
 
     Args:
         name, sample: of the frame.
+        samples: of the others, by name; all in float32.
     """
     low = low_network(model, spec, setting)
-    found = [low.allowances(spec, sample, name)]
-    if spec.calibration != "fixed":
-        found += [low.allowances(spec, one, rig) for rig, one in following_samples(setting.exact.ready(model), spec)]
+    found = [low.allowances(spec, one, rig) for rig, one in ((name, sample), *samples)]
     return tuple(
         replace(
             scales[0], atol=max(one.atol for one in scales), rms=max(one.rms for one in scales), noise=max(one.noise for one in scales),
@@ -109,23 +114,19 @@ def following_allowances(
 
 
 def with_places(
-    subject: Subject, sample: Sample, name: str, allowed: Sequence[Allowance], wide: Mapping[str, np.ndarray] | None = None
+    subject: Subject, sample: Sample, name: str, allowed: Sequence[Allowance]
 ) -> tuple[Allowance, ...]:
-    """Adds what the rounding of sampling places at the kernels' ports costs; as it is where they are taken in float32.
-
-    Args:
-        wide: what the graph gives in float32; None: it is run.
-    """
+    """Adds what the rounding of sampling places at the kernels' ports costs; as it is where they are taken in float32."""
     places = _places(subject)
     if not places:
         return tuple(allowed)
     runs = []
-    for rounding in (places, False) if wide is None else (places,):
+    for rounding in (places, False):
         one = Subject(subject.spec, subject.main, subject.geometry, rounding=rounding)
         runs.append(one.run(sample.img, sample.lidar2img))
         one.close()
         give_back()
-    got, want = runs[0], wide if wide is not None else runs[-1]
+    got, want = runs
     names = [f"logits_scale{scale}" for scale in subject.spec.outputs.scales]
     cost = _scaled(precision_agreement("places", name, [got[one] for one in names], [want[one] for one in names]), 1.0).scales[0]
     return tuple(
@@ -165,17 +166,6 @@ def _agreement(spec: Spec, want: Sequence[np.ndarray], got: Mapping[str, np.ndar
         (one,) = precision_agreement(spec.precision, name, [got[f"logits_scale{scale}"]], [want[scale]]).scales
         scales.append(replace(one, scale=scale))
     return PrecisionAgreement(spec.precision, name, tuple(scales))
-
-
-def _weights_rounded(model: SurroundOcc, spec: Spec, sample: Sample, name: str, setting: Setting) -> PrecisionAgreement:
-    """The network in float32 with weights of the file's type."""
-    dtype = DTYPES[spec.precision]
-    rounded = copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in rounded.parameters():
-            parameter.copy_(parameter.to(dtype))
-    low = sample_of(setting.exact.ready(rounded, own=True), spec, sample.img, sample.lidar2img)
-    return precision_agreement(f"fp32 with weights in {spec.precision}", name, low.logits, sample.logits)
 
 
 def _scaled(agreement: PrecisionAgreement, ratio: float) -> PrecisionAgreement:

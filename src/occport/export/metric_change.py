@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import FrameError
 from ..frames.listing import list_frames
 from ..voxels.grid import Grid
 from ..voxels.ground_truth import read_ground_truth
@@ -23,14 +24,18 @@ def say_metric_change(
         frame: as `load_frame` takes it; None for a made-up one.
         want, got: (1, classes, X, Y, Z) logits of PyTorch in float32, and of the file.
 
-    Errors: FrameError for ground truth of another form or size.
+    Ground truth of another form or size, as of a frame of another network, is told and ends nothing.
     """
     truth = list_frames(frame)[0].ground_truth if frame is not None else None
     if truth is None or not truth.is_file():
         return
     config = spec.config
     semantic = config.num_classes > 1
-    volume = read_ground_truth(truth, Grid(config.occ_size, config.pc_range), semantic)
+    try:
+        volume = read_ground_truth(truth, Grid(config.occ_size, config.pc_range), semantic)
+    except FrameError as error:
+        report.add(f"metrics in {spec.precision}", True, f"not told: {error}")
+        return
     rows = max(config.num_classes, 2)
     scores = [ious(semantic_counts(labels_of(logits)[0].astype(np.uint8), volume, rows)) for logits in (want, got)]
     figures: dict[str, float] = {}

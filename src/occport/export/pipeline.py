@@ -5,7 +5,6 @@ Nothing appears in the output folder unless every check has passed.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,20 +13,29 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
 from ..errors import VerificationFailed
 from ..graph.dialect import Dialect
-from ..graph.model_file import write_model
 from ..graph.precision.types import EXACT
 from ..memory import give_back
 from ..model.surroundocc import SurroundOcc
 from ..progress import Progress
 from ..staging import Staging
 from .agreement import precision_agreement
-from .build import build_geometry, build_main
 from .device import Setting, hint
-from .follow import check_following, check_hits, check_other_image, is_small, micro_model, micro_spec
-from .low_precision import check_low, following_allowances, with_places
+from .float_twin import float_twin, scratch_of
+from .follow import (
+    check_following,
+    check_hits,
+    check_other_image,
+    check_samples,
+    check_sensitivity,
+    following_samples,
+    is_small,
+    micro_model,
+    micro_spec,
+)  # fmt: skip
+from .graph_files import write_graphs
+from .low_precision import check_low, check_reference, following_allowances, with_places
 from .manifest import manifest, write_json
 from .report import Report
 from .request import Loaded, Request, file_name, load_input, make_spec
@@ -65,6 +73,7 @@ def export(request: Request, progress: Progress) -> Result:
     with progress.stage("reading the frame"):
         loaded = load_input(request.config, request.frame, request.seed)
         spec = make_spec(request, loaded)
+        check_reference(spec, request.reference)
     _say_choices(spec, loaded, progress.say)
     with Staging(request.output_dir) as staging:
         with progress.stage("loading the weights"):
@@ -90,31 +99,6 @@ def export(request: Request, progress: Progress) -> Result:
             write_json(staging.path / f"{stem}.json", table)
         subject.close()
         return Result(staging.commit(), table, report, spec.dialect)
-
-
-def write_graphs(
-    model: SurroundOcc, spec: Spec, lidar2img: np.ndarray, folder: Path, stem: str, weights: Weights, external_data: bool = False
-) -> dict[str, Path]:
-    """Builds the main graph (and the geometry graph of `tables`) and writes them. Returns role → path."""
-    import torch
-
-    tables = None
-    if spec.calibration == "fixed":
-        with torch.no_grad():
-            tables, _ = model.tables(torch.from_numpy(lidar2img), spec.image_hw, spec.budgets)
-    notes = {"weights": weights.described, "config": spec.config.name, "calibration": spec.calibration, "dialect": spec.dialect.name}
-    graphs = {"model": build_main(model, spec, tables)}
-    if spec.calibration == "tables":
-        graphs["geometry"] = build_geometry(model, spec)
-    paths = {}
-    for role, graph in graphs.items():
-        graph.producer_name, graph.producer_version = "occport", __version__
-        graph.graph.name = stem if role == "model" else f"{stem}_{role}"
-        graph.metadata_props.update({f"occport.{key}": text for key, text in notes.items()})
-        paths[role] = folder / (f"{stem}.onnx" if role == "model" else f"{stem}.{role}.onnx")
-        write_model(graph, paths[role], external_data=external_data)
-    data = {"data": folder / f"{stem}.onnx.data", "geometry data": folder / f"{stem}.geometry.onnx.data"}
-    return paths | {role: path for role, path in data.items() if path.exists()}
 
 
 def verify(
@@ -148,33 +132,24 @@ def verify(
             check_sample(subject, sample, report, loaded.frame.name)
         else:
             allowed = check_low(subject, model, sample, report, loaded, setting)
-            setting = setting.exact  # the file's own roundings are what is allowed for, not another's
     subject.close()
     with progress.stage("other rigs and images"):
         if is_small(spec):
-            if spec.precision != EXACT:
-                allowed = with_places(subject, sample, "frame", following_allowances(model, spec, "frame", sample, setting))
-            _check_others(subject, setting.ready(model), loaded.lidar2img, report, allowed)
-        else:
-            place = subject.main.parent if os.access(subject.main.parent, os.W_OK) else None  # else the system's own
-            with tempfile.TemporaryDirectory(prefix=".micro-", dir=place) as folder:
-                small = micro_spec(spec)
-                sizes = f"images of {small.config.image.size}, {small.config.occ_size} voxels"
-                progress.say(f"other rigs and images run on the same network, weights and settings at micro sizes: {sizes}")
-                network = micro_model(model, small)
-                frame = load_input(small.config, None)
-                files = write_graphs(network, small, frame.lidar2img, Path(folder), "micro", Weights(None, None, ""))
-                report.where = "micro sizes"
-                if spec.precision != EXACT:  # noise is measured on the very network that is run
-                    exact = sample_of(setting.ready(network), small, frame.img, frame.lidar2img)
-                    allowed = following_allowances(network, small, frame.frame.name, exact, setting)
-                elif allowed:
-                    _, allowed = _reference(network, small, frame, report, setting)
-                micro = Subject(small, files["model"], files.get("geometry"))
-                if spec.precision != EXACT:
-                    allowed = with_places(micro, exact, frame.frame.name, allowed)
-                _check_others(micro, setting.ready(network, own=True), frame.lidar2img, report, allowed)
-                micro.close()
+            _check_others(subject, model, loaded, sample, report, setting, allowed)
+            return sample
+        with tempfile.TemporaryDirectory(prefix=".micro-", dir=scratch_of(subject.main)) as folder:
+            small = micro_spec(spec)
+            sizes = f"images of {small.config.image.size}, {small.config.occ_size} voxels"
+            progress.say(f"other rigs and images run on the same network, weights and settings at micro sizes: {sizes}")
+            network, frame = micro_model(model, small), load_input(small.config, None)
+            files = write_graphs(network, small, frame.lidar2img, Path(folder), "micro", Weights(None, None, ""))
+            report.where = "micro sizes"
+            if spec.precision == EXACT and allowed:  # noise is measured on the very network that is run
+                _, allowed = _reference(network, small, frame, report, setting)
+            exact = sample_of(setting.exact.ready(network), small, frame.img, frame.lidar2img) if spec.precision != EXACT else None
+            micro = Subject(small, files["model"], files.get("geometry"))
+            _check_others(micro, network, frame, exact, report, setting, allowed, own=True)
+            micro.close()
     return sample
 
 
@@ -198,12 +173,46 @@ def _reference(
 
 
 def _check_others(
-    subject: Subject, model: SurroundOcc, rig: np.ndarray, report: Report, allowed: Sequence[Allowance]
+    subject: Subject, model: SurroundOcc, loaded: Loaded, sample: Sample | None, report: Report, setting: Setting,
+    allowed: Sequence[Allowance], *, own: bool = False,
 ) -> None:  # fmt: skip
-    if subject.spec.calibration == "fixed":
-        check_other_image(subject, model, rig, report, allowed)
+    """Rung 3 at the size of a subject; of a 16-bit file its float32 graph first, then itself within what 16 bits lose.
+
+    Args:
+        sample: of the frame in float32; needed for 16 bits alone.
+        own: the model is nobody else's, and may be changed to spare a copy.
+    """
+    spec, rig = subject.spec, loaded.lidar2img
+    network = setting.ready(model, own=own and spec.precision == EXACT)
+    if spec.precision != EXACT:
+        assert sample is not None
+        _check_others_low(subject, model, network, loaded, sample, report, setting)
+    elif spec.calibration == "fixed":
+        check_other_image(subject, network, rig, report, allowed)
     else:
-        check_following(subject, model, report, allowed)
+        check_following(subject, network, report, allowed)
+
+
+def _check_others_low(
+    subject: Subject, model: SurroundOcc, network: SurroundOcc, loaded: Loaded, sample: Sample, report: Report, setting: Setting
+) -> None:  # fmt: skip
+    """The same of a 16-bit file. `network`: the model, ready to run in float32."""
+    spec, where, name = subject.spec, report.where, loaded.frame.name
+    fixed = spec.calibration == "fixed"
+    samples = [] if fixed else list(following_samples(network, spec))
+    report.where = f"{where}, its float32 graph"
+    with float_twin(subject, model, loaded.lidar2img) as twin:
+        if fixed:
+            check_other_image(twin, network, loaded.lidar2img, report)
+        else:
+            check_samples(twin, samples, report)
+            check_sensitivity(twin, report)
+    report.where = where
+    allowed = with_places(subject, sample, name, following_allowances(model, spec, name, sample, samples, setting))
+    if fixed:
+        check_other_image(subject, network, loaded.lidar2img, report, allowed)
+    else:
+        check_samples(subject, samples, report, allowed)
 
 
 def _say_choices(spec: Spec, loaded: Loaded, say: Callable[[str], None]) -> None:

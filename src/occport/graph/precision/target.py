@@ -29,5 +29,6 @@ def check_precision(precision: str, dialect: Dialect, opset: int, functions: boo
     if dialect.msda is None and chosen(opset, arithmetics) != _SAMPLING:
         forms = f"--msda {_SAMPLING.msda} --dcn {_SAMPLING.dcn}"
         got = " ".join(f"--{operator} {form}" for operator, form in chosen(opset, arithmetics)._asdict().items())
-        fix = f"give --opset {_FIRST_STANDARD} or higher; other forms compute places in the graph, where 16 bits are too few"
+        way = f"give --opset {_FIRST_STANDARD} or higher" if opset < _FIRST_STANDARD else "leave --msda and --dcn out"
+        fix = f"{way}; other forms compute places in the graph, where 16 bits are too few"
         raise ExportError(f"--precision {precision}", expected=f"{forms} in dialect {dialect.name}", got=f"{got} at opset {opset}", fix=fix)
