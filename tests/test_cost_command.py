@@ -66,10 +66,16 @@ def test_times_on_a_chip_by_hand(cost):
         assert time.seconds == pytest.approx(max(compute, node.moved / 1e9) + 1e-6)
 
 
-def test_a_chip_with_much_memory_moves_weights_and_nothing_else(cost):
+def test_a_chip_with_much_memory_moves_weights_images_and_labels(cost):
     chip = Chip("c", 1.0, 1e6, 0.0, False, {"float32": 1.0}, {})
-    moved = sum(time.moved for time in roofline(cost, chip).times)
-    assert moved == sum(node.weight_bytes for node in cost.nodes)
+    times = roofline(cost, chip).times
+    buffer, given = cost.liveness.buffer, cost.liveness.given
+    outside = sum(size for node in cost.nodes for name, size in (*node.reads, *node.writes) if buffer[name] in given)
+    assert sum(time.moved for time in times) == sum(node.weight_bytes for node in cost.nodes) + outside
+    first = next(time for time in times if time.node.op_type == "Conv")
+    assert first.moved == first.node.weight_bytes + first.node.reads[0][1]
+    labels = [time for time in times if any(name.startswith("labels_scale") for name, _ in time.node.writes) and time.moved]
+    assert len(labels) == 4 and all(time.moved == time.node.write_bytes for time in labels)
 
 
 def test_half_precision_halves_what_moves_but_not_the_geometry(cost):
@@ -96,7 +102,7 @@ def test_a_fused_node_takes_what_the_one_before_it_made(cost):
 def test_a_dtype_without_a_rate_is_told(runtime_export, tmp_path):
     (tmp_path / "c.toml").write_text('bandwidth = 1\n[peak]\nfloat16 = 2\n')
     ran = run_cli("cost", runtime_export.model, "--chip", tmp_path / "c.toml")
-    assert ran.status == 0 and "no rate for float32" in ran.out and "c, dtypes of the file" in ran.out
+    assert ran.status == 0 and "no rate for float32: float16's was taken" in ran.out and "c, dtypes of the file" in ran.out
 
 
 def test_examples_can_be_read():
@@ -110,16 +116,23 @@ def test_examples_can_be_read():
 @pytest.mark.parametrize(
     ("text", "fragment"),
     [
-        ("bandwidth = 'x'\n[peak]\nfloat32 = 1", "bandwidth: expected a number"),
-        ("[peak]\nfloat32 = 1", "bandwidth: expected a number from 0 on, got none"),
-        ("bandwidth = 0\n[peak]\nfloat32 = 1", "GB/s, over 0"),
+        ("bandwidth = 'x'\n[peak]\nfloat32 = 1", "bandwidth: expected GB/s: a number from 0.001 to 1,000,000, got 'x'"),
+        ("[peak]\nfloat32 = 1", "bandwidth: expected GB/s: a number from 0.001 to 1,000,000, got none"),
+        ("bandwidth = 0\n[peak]\nfloat32 = 1", "bandwidth: expected GB/s"),
+        ("bandwidth = 1e11\n[peak]\nfloat32 = 1", "got 1e+11; give it in this unit"),
+        ("bandwidth = 1e-4\n[peak]\nfloat32 = 1", "got 0.0001"),
+        (f"bandwidth = 1{'0' * 400}\n[peak]\nfloat32 = 1", "... (401 characters)"),
+        ("bandwidth = 1\nsram = 33554432\n[peak]\nfloat32 = 1", "sram: expected MiB: a number from 0 to 1,000,000, got 33554432"),
+        ("bandwidth = 1\nlaunch = 1e308\n[peak]\nfloat32 = 1", "launch: expected microseconds: a number from 0 to 1,000,000"),
+        ("bandwidth = 1\n[peak]\nfloat32 = 1e-320", "peak.float32: expected TFLOP/s: a number from 1e-06 to 1,000,000"),
+        ("bandwidth = 1\n[peak]\nfloat32 = 1\n[efficiency]\nproducts = 1e-9", "efficiency.products: expected a share of the peak"),
         ("bandwidth = 1\nbandwith = 2\n[peak]\nfloat32 = 1", "bandwith in the file"),
         ("bandwidth = 1", "[peak]: expected TFLOP/s of one of float32"),
         ("bandwidth = 1\n[peak]\nfp32 = 1", "fp32 in [peak]"),
-        ("bandwidth = 1\n[peak]\nfloat32 = 0", "peak.float32: expected over 0"),
-        ("bandwidth = 1\n[peak]\nfloat32 = nan", "peak.float32: expected a number"),
-        ("bandwidth = 1\n[peak]\nfloat32 = true", "peak.float32: expected a number"),
-        ("bandwidth = 1\n[peak]\nfloat32 = 1\n[efficiency]\nproducts = 2", "at most 1, got 2"),
+        ("bandwidth = 1\n[peak]\nfloat32 = 0", "peak.float32: expected TFLOP/s"),
+        ("bandwidth = 1\n[peak]\nfloat32 = nan", "peak.float32: expected TFLOP/s"),
+        ("bandwidth = 1\n[peak]\nfloat32 = true", "got True"),
+        ("bandwidth = 1\n[peak]\nfloat32 = 1\n[efficiency]\nproducts = 2", "a share of the peak: a number from 1e-06 to 1, got 2"),
         ("bandwidth = 1\npeak = 3", "peak: expected a table"),
         ("bandwidth = 1\nname = 3\n[peak]\nfloat32 = 1", "name: expected a text"),
         ("bandwidth = 1\nfuse = 3\n[peak]\nfloat32 = 1", "fuse: expected true or false"),
@@ -141,8 +154,12 @@ def test_what_cannot_be_is_refused_in_one_line(runtime_export, tmp_path):
     before = contents(tmp_path)
     assert_refused(run_cli("cost", model, "--chart", tmp_path / "c.gif"), "ends in .png or .svg")
     assert_refused(run_cli("cost", model, "--json", tmp_path), "got a folder")
+    ran = run_cli("cost", model, "--json", tmp_path / "x", "--csv", tmp_path / "a/../x")
+    line = assert_refused(ran, "another file than that of --json")
+    assert "got the same; name two files" in line
     shutil.copy(model, tmp_path / "plain.onnx")
-    assert_refused(run_cli("cost", tmp_path / "plain.onnx"), "name it with --dialect")
+    line = assert_refused(run_cli("cost", tmp_path / "plain.onnx"), "name it with --dialect")
+    assert "a command that runs the file needs an array for each input, too (--inputs)" in line
     (tmp_path / "plain.onnx").unlink()
     assert contents(tmp_path) == before
     assert run_cli("cost", model, "--top", "0").status == 2

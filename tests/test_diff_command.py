@@ -204,3 +204,55 @@ def test_what_cannot_be_is_refused_in_one_line(golden, theirs, runtime_export, s
     (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
     with pytest.raises(UserError, match="write it again, or take it away"):
         Theirs(tmp_path / "bad.npz")
+
+
+def test_golden_tensors_that_were_changed_are_refused(golden, theirs, tmp_path):
+    folder = tmp_path / "changed"
+    shutil.copytree(golden, folder)
+    file = next(entry.file for entry in read_index(folder).tensors if entry.dtype == "float32")
+    np.save(folder / file, np.load(folder / file) * 1.5)
+    assert_refused(run_cli("diff", folder, theirs), "expected the numbers that its hash is of, got others")
+    table = json.loads((folder / "index.json").read_text())
+    for key, value in (("dtype", "float99"), ("axes", ["A"]), ("stage", "level x")):
+        odd = {**table, "tensors": [{**table["tensors"][2], key: value}]}
+        (folder / "index.json").write_text(json.dumps(odd))
+        assert_refused(run_cli("diff", folder, theirs), "expected what this occport writes")
+
+
+def test_damaged_archives_and_odd_tables_do_not_end_the_comparison(golden, theirs, tmp_path):
+    index = read_index(golden)
+    (theirs / "broken.npz").write_bytes(b"PK\x03\x04 no archive")
+    assert_refused(run_cli("diff", golden, theirs), "broken.npz")
+    (theirs / "broken.npz").unlink()
+    table = np.load(golden / index.entry(index.slots[0]).file).copy()
+    table[0, 1] = -4801
+    np.save(theirs / index.entry(index.slots[0]).file, table)
+    ran, _ = compared(golden, theirs)
+    assert ran.status == 1 and "Traceback" not in ran.err
+
+
+def test_two_formats_of_one_tensor_are_said(golden, theirs):
+    np.load(theirs / "labels_scale0.npy").tofile(theirs / "labels_scale0.bin")
+    ran, table = compared(golden, theirs)
+    note = next(one["note"] for one in table["tensors"] if one["name"] == "labels_scale0")
+    assert ran.status == 1 and "labels_scale0.bin and labels_scale0.npy could both be it" in note
+    (theirs.parent / "m.json").write_text(json.dumps({"labels_scale0": "labels_scale0.npy"}))
+    ran, table = compared(golden, theirs, "--map", theirs.parent / "m.json")
+    assert statuses(table)["labels_scale0"] == "equal"
+
+
+def test_an_input_that_is_not_ours_is_named_with_its_colours(golden, theirs):
+    image = np.load(golden / "img.npy")
+    np.save(theirs / "img.npy", np.flip(image, 2))
+    ran, table = compared(golden, theirs)
+    assert ran.status == 1
+    assert any("their input img is not golden's" in line and "reverse order (RGB for BGR?)" in line for line in table["remarks"])
+
+
+def test_files_named_twice_and_flags_that_do_not_go_together(golden, theirs, tmp_path):
+    same = tmp_path / "same.txt"
+    assert_refused(run_cli("diff", golden, theirs, "--csv", same, "--json", same), "expected another file than the others")
+    refused = run_cli("diff", golden, "--bisect", "x {model} {inputs} {outputs}", "--scale", "a=1")
+    assert_refused(refused, "--map and --scale")
+    refused = run_cli("diff", golden, "--bisect", "x {model} {inputs} {outputs}", "--timeout", "inf")
+    assert_refused(refused, "--timeout inf")

@@ -117,12 +117,69 @@ def test_bytes_tell_their_dtype_by_their_number(dtype):
     np.testing.assert_array_equal(got.array, golden.astype(dtype).astype(np.float32))
 
 
-def test_bytes_of_padded_channels_need_a_shape():
+def as_bytes(array: np.ndarray) -> np.ndarray:
+    return np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
+
+
+def test_bytes_of_padded_channels_are_found_or_need_a_shape():
     golden = image()
-    raw = np.frombuffer(padded(golden, 1, 8).tobytes(), np.uint8)
+    for raw, words in ((padded(golden, 1, 8), "padded 6 → 8"), (padded(last(golden), 3, 32), "channels last, padded 6 → 32")):
+        got = read(as_bytes(raw), golden, MAP, raw=True)
+        np.testing.assert_array_equal(got.array, golden)
+        assert words in got.note
+    raw = as_bytes(padded(golden[:, ::-1, ::-1], 1, 8))  # like ours in no reading, and of another size
     with pytest.raises(ValueError, match="tell shape and layout with --map"):
         read(raw, golden, MAP, raw=True)
-    np.testing.assert_array_equal(read(raw, golden, MAP, Hint(dtype="float32", shape=(2, 8, 5, 7)), raw=True).array, golden)
+    told = Hint(dtype="float32", shape=(2, 8, 5, 7))
+    np.testing.assert_array_equal(read(raw, golden, MAP, told, raw=True).array, golden[:, ::-1, ::-1])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize(("turn", "words"), [(last, "channels last"), (lambda a: blocks(a, 32), "blocks of 32"), (lambda a: a, "")])
+def test_bytes_of_any_dtype_and_layout_at_once(dtype, turn, words):
+    golden = image((3, 40, 6, 5))
+    stored = golden.astype(np.dtype(getattr(ml_dtypes, dtype, dtype)))
+    got = read(as_bytes(turn(stored)), golden, MAP, raw=True)
+    np.testing.assert_array_equal(got.array, stored.astype(np.float32))
+    assert words in got.note and got.dtype == dtype
+
+
+def test_a_told_layout_tells_the_dtype_too():
+    golden = image()
+    got = read(as_bytes(last(golden).astype(np.float16)), golden, MAP, Hint(layout="channels_last"), raw=True)
+    np.testing.assert_array_equal(got.array, golden.astype(np.float16).astype(np.float32))
+
+
+def test_bytes_with_the_high_one_first_and_unsigned_ones():
+    golden = image()
+    got = read(as_bytes(golden.astype(">f4")), golden, MAP, raw=True)
+    np.testing.assert_array_equal(got.array, golden)
+    assert "the high byte first" in got.note
+    stored = np.round(golden * 30 + 120).astype(np.uint8)
+    got = read(as_bytes(stored), golden, MAP, raw=True)
+    assert got.dtype == "uint8" and np.abs(got.array - golden).max() < 0.05
+    words = np.round(golden * 3000 + 32000).astype(np.uint16)
+    assert read(words, golden, MAP).dtype == "uint16"
+
+
+def test_numbers_like_nothing_are_said_to_be_so():
+    golden, other = image(), image(seed=9)
+    for theirs, raw in ((as_bytes(other), True), (other.reshape(-1), False)):
+        got = read(theirs, golden, MAP, raw=raw)
+        assert "like ours in no reading that was tried" in got.note
+        np.testing.assert_array_equal(got.array, other)
+    assert read(other, golden, MAP).note == ""  # its own shape leaves nothing open
+
+
+def test_what_are_no_numbers_is_refused():
+    golden = image((2, 3))
+    for odd in (np.zeros((2, 3), "complex64"), np.zeros((2, 3), "datetime64[s]"), np.zeros((2, 3), [("a", "f4")])):
+        with pytest.raises(ValueError, match="dump it again as numbers"):
+            read(odd, golden)
+    with pytest.raises(ValueError, match="the map tells dtype float16, the file holds float32"):
+        read(golden, golden, (), Hint(dtype="float16"))
+    half = golden.astype(np.float16)
+    np.testing.assert_array_equal(read(half.view(np.uint16), golden, (), Hint(dtype="float16")).array, half.astype(np.float32))
 
 
 def test_quantised_numbers_with_a_scale_told_and_fitted():

@@ -144,7 +144,8 @@ def test_a_worst_slot_is_named_by_its_voxel():
     got = figures_of(entry(golden.shape, ("A", "K", "C")), golden, theirs, index(), match)
     assert got.row_words == "camera 1 (RIGHT), slot 2 = voxel (3, 1, 0)"  # 7 in a grid of 1 x 3 x 4
     (picture,) = maps_of(entry(golden.shape, ("A", "K", "C")), golden, theirs, index(), match)
-    assert picture.error.shape == (3, 4) and picture.error[1, 3] == 1 and np.isnan(picture.error[2, 1]) and picture.up == "y, up"
+    assert picture.error.shape == (3, 4) and picture.error[1, 3] == 1 and np.isnan(picture.error[0, 1])
+    assert picture.down == "y" and picture.upwards
 
 
 def test_labels_that_flip():
@@ -160,7 +161,7 @@ def test_labels_that_flip():
     got = figures_of(entry(labels.shape, ("B", "X", "Y", "Z"), "decoder", "output", "int64"), labels, other, index(), None)
     assert (got.flips, got.labels) == (4, 8)
     (picture,) = maps_of(entry(labels.shape, ("B", "X", "Y", "Z"), "decoder"), labels, other, index(), None)
-    assert picture.error.tolist() == [[0, 4], [0, 4]]  # x to the right, y up
+    assert picture.error.tolist() == [[0, 1], [0, 1]] and picture.title == "labels that differ, from above"  # x to the right, y up
 
 
 def test_a_picture_is_of_the_worst_camera_and_small():
@@ -168,4 +169,5 @@ def test_a_picture_is_of_the_worst_camera_and_small():
     theirs = golden.copy()
     theirs[1, :, 449, 29] = 8
     (picture,) = maps_of(entry(golden.shape, ("A", "C", "H", "W"), "backbone"), golden, theirs, index(), None)
-    assert picture.error.shape == (150, 30) and picture.error[149, 29] == 8 and "camera 1 (RIGHT)" in picture.title
+    assert picture.error.shape == (150, 30) and picture.error[149, 29] == 8 and picture.cell == (3, 1)
+    assert "camera 1 (RIGHT)" in picture.title

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from browser import CHROMIUM
-from exporting import Exported, assert_refused, contents, run_cli
+from exporting import Exported, assert_refused, run_cli
 from occport.bringup.cost.cost import cost_of
 from occport.bringup.precision.hazards import hazards_of
 from occport.export.manifest import write_json
@@ -168,13 +168,15 @@ def test_nothing_is_fetched_from_elsewhere(whole):
 def test_the_same_file_gives_the_same_bytes(runtime_export, tmp_path):
     first, second = (dossier(runtime_export.model, tmp_path / name, "--no-run") for name in "ab")
     assert (first.page, first.text) == (second.page, second.text)
-    assert "prediction" not in first.table and first.table["precision"]["hazards"] is None
+    assert first.table["prediction"] is None and first.table["precision"]["hazards"] is None
+    assert first.table["untold"] == {"prediction": "left out by --no-run", "hazards": "left out by --no-run"}
+    assert "without prediction: left out by --no-run" in first.ran.out and "What it predicts" in first.words
     assert "occport vectors " in first.words and first.table["operators"]["vectors"] is None
 
 
 def test_standard_operators_have_no_contracts(standard_export, tmp_path):
     made = dossier(standard_export.model, tmp_path, "--no-run")
-    assert made.ran.status == 0 and list(made.table["untold"]) == ["operators"] and made.table["operators"] is None
+    assert made.ran.status == 0 and list(made.table["untold"]) == ["operators", "prediction", "hazards"] and made.table["operators"] is None
     assert "uses standard operators only" in made.words and "without operators: custom operators of" in made.ran.out
 
 
@@ -182,7 +184,7 @@ def test_a_file_without_its_manifest(runtime_export, tmp_path):
     model = shutil.copy(runtime_export.model, tmp_path / "other.onnx")
     made = dossier(Path(model), tmp_path / "out", "--dialect", "dl")
     assert made.ran.status == 0, made.ran.err
-    assert set(made.table["untold"]) == {"verification", "prediction"} and made.table["about"]["export"] is None
+    assert set(made.table["untold"]) == {"verification", "prediction", "hazards"} and made.table["about"]["export"] is None
     assert "weights, frame and checks are not known" in made.words and "Not known to be verified" in made.words
     assert made.table["cost"]["total"]["macs"] > 0 and "--dialect dl" in made.table["operators"]["vectors_command"]
     assert_refused(run_cli("dossier", model, "-o", tmp_path / "no"), "dialect of")
@@ -222,30 +224,18 @@ def test_a_frame_that_is_gone_is_told(runtime_export, tmp_path):
     manifest["frame"]["spec"] = str(tmp_path / "gone.json")
     write_json(model.with_suffix(".json"), manifest)
     made = dossier(model, tmp_path / "out")
-    assert made.ran.status == 0 and list(made.table["untold"]) == ["prediction"]
+    assert made.ran.status == 0 and list(made.table["untold"]) == ["prediction", "hazards"]
+    assert "without hazards: frame " in made.ran.out
     assert made.words.count("expected the frame of the export, got none; give --frame") == 2
     assert made.table["precision"]["hazards"] is None and "gone.json" in made.table["precision"]["hazards_reason"]
 
 
-@pytest.mark.parametrize(
-    ("flags", "fragment"),
-    [
-        (("--chip", "nonesuch"), "nonesuch"),
-        (("--vectors", "nowhere"), "vectors folder nowhere"),
-        (("--frame", "gone.json"), "gone.json"),
-        (("--dialect", "mmcv"), "--dialect mmcv"),
-        (("--precision", "fp8"), "invalid choice"),
-    ],
-)
-def test_what_the_user_names_must_be_usable(runtime_export, tmp_path, flags, fragment):
-    assert_refused(run_cli("dossier", runtime_export.model, "-o", tmp_path / "out", *flags), fragment)
-    assert contents(tmp_path) == {}
-
-
-def test_a_place_that_cannot_be_written_to(runtime_export, tmp_path):
-    (tmp_path / "file").write_text("")
-    assert_refused(run_cli("dossier", runtime_export.model, "-o", tmp_path / "file", "--no-run"), "output folder")
-    assert_refused(run_cli("dossier", tmp_path / "none.onnx", "-o", tmp_path), "no such file")
+def test_what_holds_for_a_way_stands_once(whole):
+    ways = whole.table["precision"]["hazards"]["geometry"]
+    text = re.search(r"<caption>The projection in 16 bits.*?</table>", whole.page, re.DOTALL)[0]
+    assert text.count("<tr>") == 1 + len(ways) == 3
+    text = re.search(r"<caption>Voxels seen by cameras.*?</table>", whole.page, re.DOTALL)[0]
+    assert text.count("<tr>") == 1 + sum(len(way["levels"]) for way in ways) == 7
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
@@ -255,3 +245,11 @@ def test_in_a_browser(whole, tmp_path, width):
     seen = looked_at(path, width, "[document.images.length, [...document.images].every((one) => one.naturalWidth > 300)]")
     assert_fine(seen, width)
     assert seen.answer == [2, True]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+def test_no_column_of_the_hazards_is_cut(whole, tmp_path):
+    path = Path(shutil.copy(whole.path, tmp_path))
+    region = "document.querySelector('.scroll[aria-label^=\"What half precision\"]')"
+    seen = looked_at(path, 1400, f"[{region}.scrollWidth, {region}.clientWidth]")
+    assert seen.answer[0] <= seen.answer[1]

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from occport.graph.model_file import read_skeleton
-from occport.graph.stages import PLACES, REST, stages_of
+from occport.graph.stages import PLACES, REST, first_output, stages_of
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -27,6 +27,18 @@ def test_nameless_nodes_belong_to_their_neighbours():
     model.graph.node[3].name = "pts_bbox_head_occ_0_Neg"
     found = stages_of(model.graph)
     assert found == {"cast": "backbone", "img_backbone_x": "backbone", "copy": "backbone", "out": "decoder", "lost": REST}
+
+
+def test_a_first_output_that_is_left_out():
+    model = onnx.parser.parse_model(TEXT.replace("copy = Identity(img_backbone_x)", "copy, rest = Split(img_backbone_x)"))
+    model.graph.node[1].name = "img_backbone_Neg"
+    split = model.graph.node[2]
+    split.output[0], split.output[1] = "", "copy"
+    found = stages_of(model.graph)
+    assert first_output(split) == "copy" and found["copy"] == "backbone" and "" not in found
+    assert found[split.output[0]] == REST  # who asks for the very first output gets an answer
+    with pytest.raises(KeyError):
+        found["nothing"]
 
 
 @pytest.mark.parametrize("export", ["runtime_export", "standard_export", "tables_export"])

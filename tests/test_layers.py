@@ -15,7 +15,7 @@ from occport.graph import dialect as dialects
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "occport"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
-LEAVES = {"errors", "staging", "progress", "compare", "session", "memory", "external_data", "columns"}
+LEAVES = {"errors", "staging", "output_files", "progress", "compare", "session", "memory", "external_data", "columns"}
 WEIGHTS = {"checkpoint", "weights_file", "seeds"}
 
 # room → rooms that it may import, beside itself

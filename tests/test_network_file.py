@@ -68,6 +68,19 @@ def test_a_frame_that_is_gone_or_of_another_size(runtime_export, tmp_path):
         feeds_of(read_network(path, None), None, None)
 
 
+def test_branches_and_loops_are_refused(tmp_path):
+    """What is inside reads values of the main graph without a port, which no cut, count or walk would follow."""
+    port = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2])
+    inner = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "inner", [], [port])
+    node = onnx.helper.make_node("If", ["c"], ["y"], name="choice", then_branch=inner, else_branch=inner)
+    inputs = [onnx.helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in (("x", 1, [2]), ("c", 9, []))]
+    graph = onnx.helper.make_graph([node], "g", inputs, [port])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
+    with pytest.raises(ModelFileError, match=r"all nodes in the main graph, got a graph inside If choice; export it without") as got:
+        read_network(tmp_path / "m.onnx", None, standard=True)
+    assert "\n" not in str(got.value)
+
+
 def test_another_dialect_than_the_manifests(runtime_export, standard_export):
     with pytest.raises(ExportError, match=r"--dialect ascend: expected dl, as the manifest of .* says; leave --dialect out"):
         read_network(runtime_export.model, "ascend")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from exporting import run_cli
 from occport.bringup.diff.blame import judge
+from occport.bringup.diff.compare import Request, compare_dumps
+from occport.bringup.dumps.index import read_index
 from occport.bringup.dumps.marks import custom_nodes_of
 from occport.export.network_file import feeds_of, read_network
 from occport.progress import NullProgress
@@ -126,3 +129,73 @@ def test_numbers_that_are_none_and_damaged_indices_are_told(file, indexes):
     assert "not judged" in again.judged
 
 
+def judged_arrays(file, index, theirs):
+    stored = {name: array.dtype.name for name, array in theirs.items()}
+    return judge(file, index, feeds_of(file, None, None)[0].__getitem__, theirs.get, stored, NullProgress())
+
+
+def test_two_slots_exchanged_in_a_table_are_not_rounding(file, indexes):
+    """Whole numbers are exact: noise on them would make any table look right."""
+    index = indexes["custom"]
+    theirs = dumps(file, {entry.name for entry in index.tensors})
+    table = theirs[index.slots[0]].copy()
+    table[2, [3, 4]] = table[2, [4, 3]]
+    theirs[index.slots[0]] = table
+    found = judged_arrays(file, index, theirs)
+    assert found.blamed[0].tensor == index.slots[0] and found.ratios[index.slots[0]] == np.inf
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:3])
+def test_labels_that_no_rounding_moves(file, indexes, dtype):
+    """Two labels of many are clearly others; those that hang on a rounding are not told of."""
+    index = indexes["all"]
+    logits = next(name for name in (entry.name for entry in index.tensors) if name.startswith("logits_scale0"))
+    theirs = dumps(file, {logits, "labels_scale0", "logits_scale3_zyx", "labels_scale3", *file.input_names}, dtype)
+    theirs = {name: array for name, array in theirs.items() if name in {entry.name for entry in index.tensors}}
+    assert judged_arrays(file, index, theirs).blamed == ()
+    labels = theirs["labels_scale0"].copy()
+    labels.reshape(-1)[[0, 4]] = (labels.reshape(-1)[[0, 4]] + 5) % 17
+    theirs["labels_scale0"] = labels
+    found = judged_arrays(file, index, theirs)
+    assert [one.tensor for one in found.blamed] == ["labels_scale0"]
+
+
+def test_a_voxel_beyond_the_border_is_not_rounding(file, indexes):
+    """The nearest that is not seen and no rounding moves in: by far less than half a pixel."""
+    index = indexes["custom"]
+    found = dumps(file, ["projection_ReduceMin", index.slots[0]])
+    distance, table = found["projection_ReduceMin"].reshape(-1, found["projection_ReduceMin"].shape[-1]), found[index.slots[0]].copy()
+    count = int(np.prod(index.grids[0]))
+    beyond = np.where(distance[:, :count] < -1e-5, distance[:, :count], -np.inf)
+    camera, voxel = np.unravel_index(int(beyond.argmax()), beyond.shape)
+    filled = table[camera][table[camera] > 0]
+    row = np.sort(np.append(filled, voxel))
+    table[camera, : len(row)] = row
+    theirs = {**dumps(file, file.input_names), index.slots[0]: table}
+    judged = judged_arrays(file, index, theirs)
+    assert {one.nodes for one in judged.blamed} == {("projection_Greater",)}, judged.judged
+    assert f"camera {camera}" in judged.blamed[0].words and "farther from the border" in judged.blamed[0].words
+
+
+def test_rows_shifted_without_a_table_are_not_the_attentions_fault(runtime_export, file, tmp_path):
+    """One voxel more, and the tables not dumped: the rows tell the shift, the border tells the voxel."""
+    folder = tmp_path / "golden"
+    assert run_cli("golden", runtime_export.model, "-o", folder).status == 0
+    index = read_index(folder)
+    distance = dumps(file, ["projection_ReduceMin"])["projection_ReduceMin"]
+    count = int(np.prod(index.grids[0]))
+    level = distance.reshape(-1, distance.shape[-1])[:, :count]
+    seen_later = np.cumsum((level > 0)[:, ::-1], axis=1)[:, ::-1] > 3
+    camera, voxel = np.unravel_index(int(np.where((level <= 0) & seen_later, level, -np.inf).argmax()), level.shape)
+    moved = np.zeros_like(distance)
+    moved.reshape(-1, distance.shape[-1])[camera, voxel] = 1e-6 - level[camera, voxel]
+    other = copied(file)
+    insert_before(other, node_of(other, "projection_Greater", "Greater"), 0, "Add", [moved])
+    theirs = dumps(other, {entry.name for entry in index.tensors} - set(index.slots))
+    (tmp_path / "theirs").mkdir()
+    for name, array in theirs.items():
+        np.save(tmp_path / "theirs" / index.entry(name).file, array)
+    result = compare_dumps(Request(folder, tmp_path / "theirs"), NullProgress())
+    assert any("rows are shifted against ours, 1 slots more or less" in remark for remark in result.remarks), result.remarks
+    assert {one.nodes for one in result.blamed} == {("projection_Greater",)}, [one.words for one in result.blamed]
+    assert f"camera {camera}" in result.blamed[0].words

@@ -207,6 +207,11 @@ def test_parts_of_16_bits(tmp_path):
     assert_refused(run_cli("split", made.model, "-o", tmp_path / "more", "--functions"), "expected a file of float32")
 
 
+def test_a_beginning_with_nothing_behind_it(standard_export):
+    ran = run_cli("split", standard_export.model, "--list", "--from", "labels_scale0")
+    assert "name an earlier one" in assert_refused(ran, "--from labels_scale0: expected a tensor that an output follows from")
+
+
 def test_the_list_runs_nothing(runtime_export, monkeypatch):
     monkeypatch.setattr(Session, "run", None)
     ran = run_cli("split", runtime_export.model, "--list")
@@ -248,6 +253,34 @@ def test_arrays_that_do_not_fit_are_refused(runtime_export, tmp_path):
     ran = run_cli("split", runtime_export.model, "-o", tmp_path / "out", "--inputs", tmp_path)
     line = assert_refused(ran, "input 'img' of model 'backbone'")
     assert str(list(feeds["img"].shape)) in line and not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_missing_are_the_files_fault(tmp_path):
+    """And not the disk's that the parts go to."""
+    weight = onnx.numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 64]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("MatMul", ["x", "w"], ["y"], name="m")], "g", ports[:1], ports[1:], [weight])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    np.save(tmp_path / "x.npy", np.ones((2, 64), np.float32))
+    flags = ("-o", tmp_path / "out", "--to", "y", "--inputs", tmp_path)
+    assert run_cli("split", tmp_path / "m.onnx", *flags).status == 0
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "m.data").write_bytes(bytes(100))
+    line = assert_refused(run_cli("split", tmp_path / "m.onnx", *flags), "16384 bytes from offset 0 for 'w', got 100")
+    assert "free some space" not in line and not (tmp_path / "out").exists()
+    (tmp_path / "m.data").unlink()
+    assert_refused(run_cli("split", tmp_path / "m.onnx", *flags), "got no such file")
+
+
+def test_an_output_that_is_a_weight(tmp_path):
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [4]) for name in "xyw"]
+    weight = onnx.numpy_helper.from_array(np.arange(4, dtype=np.float32), "w")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"], name="r")], "g", ports[:1], ports[1:], [weight])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    np.save(tmp_path / "x.npy", np.ones(4, np.float32))
+    ran = run_cli("split", tmp_path / "m.onnx", "-o", tmp_path / "out", "--from", "x", "--inputs", tmp_path)
+    assert ran.status == 0 and "chain = whole, bit for bit" in ran.out, ran.err
 
 
 def test_tolerance_for_other_machines():

@@ -138,9 +138,42 @@ def test_ends_that_do_not_fit_are_refused(tmp_path):
     assert refused(file, [], ["w"]).startswith("--to w: ")  # a constant
     assert refused(file, ["b"], ["x"]) == "--to x: expected a tensor behind the beginning, got where it begins; name a later one"
     assert refused(file, ["b"], ["b"]).startswith("--to b: ")
-    assert refused(file, ["d"], ["y"]).startswith("--to y: expected to follow from d, got x needed, too; begin at x, too")
+    assert refused(file, ["d"], ["y"]) == "--to y: expected to follow from d, got b needed, too; begin at it, too, or earlier"
+    assert [part.name for part in part_between(file, ["d", "b"], ["y"])] == ["before", BETWEEN]
+    assert refused(file, ["d"], ["b"]) == "--to b: expected to follow from d, got one that lies before it; exchange --from and --to"
+    assert refused(file, ["d"], ["z"]) == "--to z: expected to follow from d, got one that does not; leave it out"
+    assert refused(file, ["y"], []).startswith("--from y: expected a tensor that an output follows from, got nothing behind it")
     assert refused(file, ["b", "z"], ["d"]).startswith("--from z: expected a tensor that d is made from, got one that nothing")
     assert refused(file, ["a", "d"], ["y"]).startswith("--from d: expected tensors that do not follow from each other")
+
+
+def test_a_cut_beside_a_residual_names_the_other_summand(runtime_export):
+    file = opened(runtime_export)
+    add = next(node for node in file.model.graph.node if node.name == "img_backbone_layer1_0_Add")
+    line = refused(file, ["img_backbone_layer1_0_bn2_Conv"], [add.output[0]])
+    assert f"got {add.input[1]} needed, too; begin at it, too" in line
+    parts = part_between(file, ["img_backbone_layer1_0_bn2_Conv", add.input[1]], [add.output[0]])
+    assert next(part for part in parts if part.name == BETWEEN).inputs == ("img_backbone_layer1_0_bn2_Conv", add.input[1])
+
+
+def test_outputs_that_are_left_out_are_no_ports(tmp_path):
+    """The first output of an LSTM is not there, nor are some of its inputs: "" goes from no part to another."""
+    port, weight = helper.make_tensor_value_info, numpy_helper.from_array
+    nodes = [
+        helper.make_node("LSTM", ["x", "w", "r"], ["", "h"], name="first", hidden_size=8),
+        helper.make_node("Squeeze", ["h", "axis"], ["s"], name="s"),
+        helper.make_node("LSTM", ["s", "w2", "r", "", "", "h"], ["", "y"], name="second", hidden_size=8),
+    ]
+    weights = [weight(np.ones((1, 32, size), np.float32) / 9, name) for name, size in (("w", 4), ("w2", 8), ("r", 8))]
+    weights.append(weight(np.array([0]), "axis"))
+    nodes[1] = helper.make_node("Tanh", ["h"], ["s"], name="s")
+    types = ([port("x", 1, [5, 1, 4])], [port("y", 1, [1, 1, 8])])
+    onnx.save(
+        helper.make_model(helper.make_graph(nodes, "g", *types, weights[:3]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "m.onnx",
+    )
+    before, part = part_between(read_network(tmp_path / "m.onnx", None, standard=True), ["s", "h"], [])
+    assert (before.outputs, part.inputs, part.outputs) == (("h", "s"), ("s", "h"), ("y",))
 
 
 def test_numbers_behind_labels_are_watched(runtime_export):

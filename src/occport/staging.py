@@ -253,24 +253,6 @@ def _signals_wait() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def write_file(flag: str, path: Path, content: str | bytes | None) -> None:
-    """Puts a file that a flag names in place as a whole; without content it is only tried whether that would be possible.
-
-    Errors: ExportError that names the flag, for a folder and for a place that cannot be written to.
-    """
-    fix = f"choose another with {flag}"
-    if path.is_dir():
-        raise ExportError(f"{flag} {path}", expected="a file to write", got="a folder", fix=fix)
-    try:
-        with Staging(path.parent) as stage:
-            (stage.path / path.name).write_bytes(content.encode() if isinstance(content, str) else content or b"")
-            if content is not None:
-                stage.commit()
-    except (ExportError, OSError) as error:
-        got = error.got if isinstance(error, ExportError) else error.strerror or str(error)
-        raise ExportError(f"{flag} {path}", expected="a file that can be written", got=got, fix=fix) from error
-
-
 def earlier(folder: Path, read: Callable[[Path], T], what: str) -> T | None:
     """What an earlier run has put into a folder that is to be written to; None for a new or an empty one.
 

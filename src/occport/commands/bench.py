@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..staging import write_file
+from ..output_files import write_file
 from .network_flags import PRECISIONS
 
 if TYPE_CHECKING:

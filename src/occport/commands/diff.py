@@ -49,14 +49,15 @@ def run(options: argparse.Namespace) -> int:
 
     from ..bringup.diff.report import csv_text, report_text, to_json
     from ..errors import UserError
-    from ..staging import write_file
+    from ..output_files import try_files, write_file
 
     if (options.theirs is None) == (options.bisect is None):
         got = "neither" if options.theirs is None else "both"
         raise UserError("THEIRS or --bisect CMD", expected="one of them", got=got, fix="give dumps, or a command that runs your runtime")
-    files = [(flag, path) for flag, path in (("--csv", options.csv), ("--json", options.json), ("--html", options.html)) if path]
-    for flag, path in files:
-        write_file(flag, path, None)
+    if options.bisect is not None and (options.map is not None or options.scale):
+        fix = "write NAME.npy, with our names, into {outputs}"
+        raise UserError("--map and --scale", expected="dumps that they tell of", got="--bisect", fix=fix)
+    try_files([("--csv", options.csv), ("--json", options.json), ("--html", options.html)])
     result = _bisected(options) if options.bisect is not None else _compared(options)
     if options.csv is not None:
         write_file("--csv", options.csv, csv_text(result))
@@ -84,8 +85,10 @@ def _compared(options: argparse.Namespace) -> Result:
 
 
 def _bisected(options: argparse.Namespace) -> Result:
+    import math
+
     from ..bringup.diff.bisect import bisect
-    from ..bringup.diff.compare import STAGES, Request, model_of
+    from ..bringup.diff.compare import Request, model_of
     from ..bringup.dumps.formats import load
     from ..bringup.dumps.index import read_index
     from ..errors import UserError
@@ -95,7 +98,7 @@ def _bisected(options: argparse.Namespace) -> Result:
     file, remark = model_of(Request(options.golden, options.golden, {}, options.model, options.dialect), index)
     if file is None:
         raise UserError("--bisect", expected="the model file", got="none", fix=remark)
-    progress = Progress(total_stages=STAGES)
+    progress = Progress(total_stages=1 + 2 * math.ceil(math.log2(max(len(file.model.graph.node), 2))))  # at most
     entries = {entry.name: entry for entry in index.tensors}
 
     def golden(name: str) -> np.ndarray:

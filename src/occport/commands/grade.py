@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..staging import write_file
+from ..output_files import write_file
 
 if TYPE_CHECKING:
     from ..kit.grading.grade import CaseGrade

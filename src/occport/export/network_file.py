@@ -26,6 +26,7 @@ from .request import load_input
 from .spec import Spec, from_json
 from .subject import Subject
 
+_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 _PLAIN = "standard"  # the dialect without custom nodes
 
 
@@ -73,21 +74,32 @@ def read_network(path: Path, dialect: str | None, *, standard: bool = False) -> 
         standard: a file of standard operators alone is fine, too; of another origin it needs no dialect then.
 
     Raises:
-        ModelFileError: no such file, no ONNX model, no manifest and no dialect, or custom nodes of another dialect.
+        ModelFileError: no such file, no ONNX model, no manifest and no dialect, custom nodes of another dialect, or a branch or a loop.
         ExportError: the dialect is unknown, not the manifest's, or has no custom nodes.
     """
     if not path.is_file():
         raise ModelFileError(f"model file {path}", expected="an ONNX file", got="no such file", fix="check the path")
     if path.with_suffix(".json").is_file():
         return _exported(path, dialect, standard)
-    if standard and dialect in (None, _PLAIN) and not custom_names(read_skeleton(path).graph):
+    skeleton = read_skeleton(path)
+    _refuse_inner_graphs(skeleton, path)
+    if standard and dialect in (None, _PLAIN) and not custom_names(skeleton.graph):
         return _plain(path)
     if dialect is None:
-        fix = "name it with --dialect, and give an array for each input of the file with --inputs"
+        fix = "name it with --dialect; a command that runs the file needs an array for each input, too (--inputs)"
         raise ModelFileError(f"dialect of {path}", expected="a manifest beside it that tells", got="none", fix=fix)
     with _flag_named():
         foreign = read_foreign(path, dialect)
     return NetworkFile(path, foreign.model, foreign.dialect, foreign.opset, None)
+
+
+def _refuse_inner_graphs(model: onnx.ModelProto, path: Path) -> None:
+    """What runs inside of a branch or a loop reads values of the main graph without a port: cuts, counts and walks would miss that."""
+    for node in model.graph.node:
+        if any(attribute.type in _GRAPHS for attribute in node.attribute):
+            name = node.name or next(filter(None, node.output), "without a name")
+            got, fix = f"a graph inside {node.op_type} {name}", "export it without branches and loops"
+            raise ModelFileError(f"model file {path}", expected="all nodes in the main graph", got=got, fix=fix)
 
 
 def _plain(path: Path) -> NetworkFile:
@@ -107,6 +119,7 @@ def _exported(path: Path, dialect: str | None, standard: bool) -> NetworkFile:
         fix = "export for another dialect"
         raise ExportError(f"model file {path}", expected="a dialect with custom nodes", got=spec.dialect.name, fix=fix)
     model = read_skeleton(path)
+    _refuse_inner_graphs(model, path)
     proto_to_twin(model, spec.dialect)
     return NetworkFile(path, model, in_precision(spec.dialect, spec.precision), spec.opset, manifest)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...graph.stages import PLACES, REST
 from ...view.canvas import FAINT, INK, Canvas, canvas, log_axes
 from .cost import Cost
-from .roofline import Roofline
+from .roofline import Roofline, has_rates
 
 if TYPE_CHECKING:
     from ...view.canvas import Axes
@@ -48,6 +48,8 @@ def _colour(stage: str) -> str:
 
 def _intensities(axes: Axes, cost: Cost) -> None:
     nodes = [node for node in cost.nodes if node.moved and node.work.flops]
+    if not nodes:
+        axes.set(xlim=(1, 10), ylim=(1, 10))
     axes.scatter(
         [node.work.flops / node.moved for node in nodes], [node.work.flops / 1e9 for node in nodes], s=28, alpha=0.6,
         c=[_colour(node.stage) for node in nodes], linewidths=0,
@@ -56,18 +58,25 @@ def _intensities(axes: Axes, cost: Cost) -> None:
 
 
 def _roof(axes: Axes, found: Roofline) -> None:
-    times = [time for time in found.times if time.moved and time.flops and time.seconds]
-    longest = max(time.seconds for time in found.times)
-    x, y = [time.flops / time.moved for time in times], [time.flops / time.seconds / 1e12 for time in times]
+    """Nodes that compute: those that move nothing through the chip's memory stand at the right edge."""
+    times = [time for time in found.times if time.flops and time.seconds]
+    longest = max((time.seconds for time in times), default=0.0)
+    slope = found.chip.bandwidth / 1e3
+    peaks = {dtype: found.chip.rate(dtype, "") / 1e12 for dtype in dict.fromkeys(time.dtype for time in times) if has_rates(dtype)}
+    known = [time.flops / time.moved for time in times if time.moved]
+    stops = [*known, *(peak / slope for peak in peaks.values())] or [1.0]
+    left, edge = min(stops) / 2, 2 * max(stops)
+    x, y = [time.flops / time.moved if time.moved else edge for time in times], [time.flops / time.seconds / 1e12 for time in times]
     sizes = [_LEAST + 300 * time.seconds / longest for time in times]
     axes.scatter(x, y, s=sizes, alpha=0.6, c=[_colour(time.node.stage) for time in times], linewidths=0)
-    ends = (min(x) / 2, max(x) * 2)
-    for dtype in dict.fromkeys(time.dtype for time in times if "float" in time.dtype):
-        peak, slope = found.chip.rate(dtype, "") / 1e12, found.chip.bandwidth / 1e3
-        knee = peak / slope
-        axes.plot((ends[0], knee, max(ends[1], knee)), (ends[0] * slope, peak, peak), color=INK, linewidth=1)
-        axes.text(ends[1], peak, dtype, ha="right", va="bottom", fontsize=8, color=INK)
-    _frame(axes, "operations for each byte of the chip's memory", "TFLOP/s; a dot's area: its time", found.chip.name)
+    for dtype, peak in peaks.items():
+        axes.plot((left, peak / slope, edge), (left * slope, peak, peak), color=INK, linewidth=1)
+        axes.text(edge, peak, dtype, ha="right", va="bottom", fontsize=8, color=INK)
+    if not times:
+        axes.set(xlim=(1, 10), ylim=(1, 10))
+    across, free = "operations for each byte of the chip's memory", len(times) - len(known)
+    across += f"; at the right edge {free} of {len(times)} nodes that move nothing through it" if free else ""
+    _frame(axes, across, "TFLOP/s; a dot's area: its time", found.chip.name)
 
 
 def _frame(axes: Axes, across: str, up: str, title: str) -> None:
@@ -83,7 +92,7 @@ def _bars(axes: Axes, values: dict[str, float], unit: str) -> None:
     axes.barh(names, [values[name] for name in names], color=[_colour(name) for name in names])
     for i, name in enumerate(names):
         axes.text(values[name], i, f" {values[name]:,.3g}", va="center", fontsize=8, color=INK)
-    axes.set_xlim(0, max(values.values()) * 1.2 or 1)
+    axes.set_xlim(0, max(values.values(), default=0.0) * 1.2 or 1)
     axes.set_xlabel(unit, fontsize=9, color=FAINT)
     axes.set_title("by stage", fontsize=10, color=INK, loc="left")
     for side in ("top", "right"):

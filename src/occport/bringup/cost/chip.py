@@ -6,14 +6,27 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import UserError
 from .work import KINDS
 
 FOLDER = Path(__file__).parent / "chips"
 DTYPES = ("float32", "float16", "bfloat16", "int8")
-_NUMBERS = {"bandwidth": None, "sram": 0.0, "launch": 0.0}  # key → default; None: must be told
+
+
+class _Range(NamedTuple):
+    """What a number can be; beyond it was meant in another unit."""
+
+    unit: str
+    least: float
+    most: float
+
+
+_NUMBERS = {"bandwidth": _Range("GB/s", 1e-3, 1e6), "sram": _Range("MiB", 0.0, 1e6), "launch": _Range("microseconds", 0.0, 1e6)}
+_SHOWN = 40  # characters of a wrong value in a message
+_USUAL = {"sram": 0.0, "launch": 0.0}  # the bandwidth must be told
+_PEAKS, _SHARES = _Range("TFLOP/s", 1e-6, 1e6), _Range("a share of the peak", 1e-6, 1.0)
 _COMPUTING = tuple(kind for kind in KINDS if kind not in ("movement", "view"))
 
 
@@ -39,9 +52,14 @@ class Chip:
     peak: Mapping[str, float]
     efficiency: Mapping[str, float]
 
+    @property
+    def fallback(self) -> str:
+        """The dtype whose rate those have that the chip has none for: float32, or without that the fastest."""
+        return "float32" if "float32" in self.peak else max(self.peak, key=lambda dtype: self.peak[dtype])
+
     def rate(self, dtype: str, kind: str) -> float:
-        """FLOP/s of a class of operators; of a dtype that the chip has no rate for, that of float32."""
-        return self.peak.get(dtype, self.peak.get("float32", max(self.peak.values()))) * self.efficiency.get(kind, 1.0) * 1e12
+        """FLOP/s of a class of operators; of a dtype that the chip has no rate for, that of `fallback`."""
+        return self.peak[dtype if dtype in self.peak else self.fallback] * self.efficiency.get(kind, 1.0) * 1e12
 
 
 def chip_names() -> tuple[str, ...]:
@@ -52,7 +70,8 @@ def chip_names() -> tuple[str, ...]:
 def load_chip(name: str) -> Chip:
     """Reads a chip: the name of an example, or a TOML file.
 
-    Errors: UserError with the key that is wrong, for a file that cannot be read, unknown or missing keys, and numbers that cannot be.
+    Errors: UserError with the key that is wrong, for a file that cannot be read, unknown or missing keys, and numbers that cannot be
+        or that cannot be meant in their unit.
     """
     path = FOLDER / f"{name}.toml" if name in chip_names() else Path(name)
     try:
@@ -62,38 +81,35 @@ def load_chip(name: str) -> Chip:
         expected = f"{', '.join(chip_names())}, or a TOML file"
         raise UserError(f"--chip {name}", expected=expected, got=got, fix="copy an example and fill it in") from error
     _only(name, "the file", table, ("name", "fuse", *_NUMBERS, "peak", "efficiency"))
-    peak = _rates(name, table, "peak", DTYPES, most=1e6)
+    peak = _rates(name, table, "peak", DTYPES, _PEAKS)
     if not peak:
         raise UserError(f"--chip {name}: [peak]", expected=f"TFLOP/s of one of {', '.join(DTYPES)}", got="none", fix="add it")
-    numbers = {key: _number(name, key, table.get(key, default)) for key, default in _NUMBERS.items()}
-    if numbers["bandwidth"] == 0:
-        raise UserError(f"--chip {name}: bandwidth", expected="GB/s, over 0", got="0", fix="fill it in")
+    numbers = {key: _number(name, key, table.get(key, _USUAL.get(key)), bounds) for key, bounds in _NUMBERS.items()}
     title = table.get("name", path.stem)
     if not isinstance(title, str):
         raise UserError(f"--chip {name}: name", expected="a text", got=repr(title), fix="put it in quotes")
     fuse = table.get("fuse", False)
     if not isinstance(fuse, bool):
         raise UserError(f"--chip {name}: fuse", expected="true or false", got=repr(fuse), fix="correct it")
-    efficiency = _rates(name, table, "efficiency", _COMPUTING, 1.0)
+    efficiency = _rates(name, table, "efficiency", _COMPUTING, _SHARES)
     return Chip(title, numbers["bandwidth"], numbers["sram"], numbers["launch"], fuse, peak, efficiency)
 
 
-def _rates(chip: str, table: Mapping[str, Any], key: str, known: tuple[str, ...], most: float) -> dict[str, float]:
+def _rates(chip: str, table: Mapping[str, Any], key: str, known: tuple[str, ...], bounds: _Range) -> dict[str, float]:
     rates = table.get(key, {})
     if not isinstance(rates, dict):
         raise UserError(f"--chip {chip}: {key}", expected=f"a table [{key}]", got=repr(rates), fix="see the examples")
     _only(chip, f"[{key}]", rates, known)
-    found = {name: _number(chip, f"{key}.{name}", value) for name, value in rates.items()}
-    for name, value in found.items():
-        if not 0 < value <= most:
-            raise UserError(f"--chip {chip}: {key}.{name}", expected=f"over 0, at most {most:g}", got=f"{value:g}", fix="correct it")
-    return found
+    return {name: _number(chip, f"{key}.{name}", value, bounds) for name, value in rates.items()}
 
 
-def _number(chip: str, key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        got = "none" if value is None else repr(value)
-        raise UserError(f"--chip {chip}: {key}", expected="a number from 0 on", got=got, fix="see the examples")
+def _number(chip: str, key: str, value: object, bounds: _Range) -> float:
+    unit, least, most = bounds
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        got = "none" if value is None else f"{value:.6g}" if isinstance(value, float) else repr(value)
+        got = got if len(got) <= _SHOWN else f"{got[:_SHOWN]}... ({len(got)} characters)"
+        expected = f"{unit}: a number from {least:,g} to {most:,.0f}"
+        raise UserError(f"--chip {chip}: {key}", expected=expected, got=got, fix="give it in this unit; see the examples")
     return float(value)
 
 

@@ -10,7 +10,7 @@ from ...export.network_file import NetworkFile
 from ...graph.stages import PLACES
 from .liveness import Liveness, Peak
 from .network import NetworkCost, network_cost
-from .node_cost import NodeCost, activation_bytes, kinds_without_rule, node_costs, weights_of
+from .node_cost import NodeCost, activation_bytes, dtypes_of, kinds_without_rule, node_costs, weights_of
 
 GROUPS: Mapping[str, Callable[[NodeCost], str]] = {
     "operator": lambda node: node.op_type, "layer": lambda node: node.layer, "stage": lambda node: node.stage,
@@ -59,6 +59,7 @@ class Cost:
         constants: bytes of all weights and constants.
         peak: of activations.
         liveness: which buffers are alive when.
+        dtypes: of every activation.
         network: None for a file of another origin.
         custom: DOMAIN::NAME → number of nodes.
         without_rule: operators that no rule knows; each number that comes out of them counts as one operation.
@@ -69,6 +70,7 @@ class Cost:
     constants: int
     peak: Peak
     liveness: Liveness
+    dtypes: Mapping[str, str]
     network: NetworkCost | None
     custom: Mapping[str, int]
     without_rule: tuple[str, ...]
@@ -121,7 +123,8 @@ def cost_of(file: NetworkFile) -> Cost:
             custom[node.op_type] = custom.get(node.op_type, 0) + 1
     constants = sum(tensor.nbytes for tensor in weights_of(file.model.graph).values())
     return Cost(
-        file.path.name, nodes, constants, liveness.peak(), liveness, network_cost(file), custom, tuple(kinds_without_rule(nodes))
+        file.path.name, nodes, constants, liveness.peak(), liveness, dtypes_of(file.model.graph), network_cost(file), custom,
+        tuple(kinds_without_rule(nodes)),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onnx import GraphProto
 
+from ...graph.stages import first_output
 from .work import VIEWS
 
 
@@ -16,7 +17,7 @@ class Peak:
 
     Attributes:
         total: bytes, inputs and outputs of the file included, weights not.
-        node: its name.
+        node: its name, or that of its first output where it has none.
         tensors: (name, bytes) of what is alive then, the largest first.
     """
 
@@ -35,12 +36,12 @@ class Liveness:
     """
 
     def __init__(self, graph: GraphProto, sizes: Mapping[str, int]) -> None:
-        self._sizes, self._names = sizes, [node.name for node in graph.node]
+        self._sizes, self._names = sizes, [node.name or first_output(node) for node in graph.node]
         self.buffer: dict[str, str] = {name: name for name in sizes}  # tensor → whose bytes it is
         outputs = {info.name for info in graph.output}
         for node in graph.node:
             if node.op_type in VIEWS and node.input and node.input[0] in self.buffer:
-                self.buffer[node.output[0]] = self.buffer[node.input[0]]
+                self.buffer[first_output(node)] = self.buffer[node.input[0]]
         first_inputs = [info.name for info in graph.input if info.name in sizes]
         first = dict.fromkeys(first_inputs, 0)
         last: dict[str, int] = dict(first)
@@ -81,14 +82,15 @@ class Liveness:
         return self._sizes[name]
 
     def fitting(self, room: float, scale: Mapping[str, float] | None = None) -> set[str]:
-        """Buffers that stay in a memory of `room` bytes: short-lived ones first, each only where it fits as long as it lives.
+        """Buffers that stay in a memory of `room` bytes: short-lived ones first, each only where it fits as long as it lives. Inputs and
+        outputs of the file are none of them: they come from outside and go there.
 
         Args:
             scale: buffer → factor of its bytes, for other dtypes than the file's.
         """
         used = [0.0] * len(self._names)
         held: set[str] = set()
-        for name in sorted(self.spans, key=lambda name: (self._length(name), self._sizes[name], name)):
+        for name in sorted(self.spans.keys() - self.given, key=lambda name: (self._length(name), self._sizes[name], name)):
             begin, end = self.spans[name]
             size = self._sizes[name] * (scale or {}).get(name, 1.0)
             if all(total + size <= room for total in used[begin : end + 1]):

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, helper
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
 from ...errors import ModelFileError
 from ...export.network_file import NetworkFile
 from ...graph.contract import TWIN_DOMAIN
-from ...graph.stages import stages_of
+from ...graph.stages import first_output, stages_of
 from ...graph.submodel import value_types
 from ...kit.vectors.activations import CustomNode, custom_nodes
 from .layer import layer_of
 from .work import Work, attention, deformable_convolution, work_of
 
+GEOMETRY = "tables"  # the stage of the projection: its numbers are no weights, and keep float32 whatever the precision
 _PARTIAL = ("Gather", "GatherElements", "GatherND", "Slice")  # read only as much as they hand on
 
 
@@ -26,12 +27,13 @@ class NodeCost:
     """One node.
 
     Attributes:
-        name, op_type: of the node; "DOMAIN::NAME" for a custom operator.
+        name: of the node, or of its first output where it has none.
+        op_type: "DOMAIN::NAME" for a custom operator.
         stage, layer: of the network.
         dtype: that it computes in, the one of its first floating-point input (or output), else of its output.
         work: its arithmetic.
-        parameters: numbers of the weights that it is the first to read.
-        weight_bytes: of all weights that it reads.
+        parameters: numbers of the weights that it is the first to read; the geometry has none.
+        weight_bytes, float_weight_bytes: of all weights that it reads, and of the floating-point ones among them.
         reads, writes: tensor → bytes of the activations; () for a view, which moves nothing.
         custom: whether it is a node of the dialect.
     """
@@ -44,6 +46,7 @@ class NodeCost:
     work: Work
     parameters: int
     weight_bytes: int
+    float_weight_bytes: int
     reads: tuple[tuple[str, int], ...]
     writes: tuple[tuple[str, int], ...]
     custom: bool
@@ -84,30 +87,36 @@ def node_costs(file: NetworkFile) -> tuple[NodeCost, ...]:
     graph = file.model.graph
     kept = weights_of(graph)
     known = {name: tensor for name, tensor in _activations(graph).items() if name not in kept}
-    stages = stages_of(graph)
-    custom = {node.name: node for node in custom_nodes(file.model, file.dialect)} if _has_custom(file) else {}
+    stages, custom = stages_of(graph), _custom_by_index(file)
     seen: set[str] = set()
     found = []
-    for node in graph.node:
+    for i, node in enumerate(graph.node):
         if node.op_type == "Constant":
             continue
-        weights = [name for name in node.input if name in kept]
-        new = [name for name in dict.fromkeys(weights) if name not in seen and _floating(kept[name].dtype)]
+        name = node.name or first_output(node)
+        stage = stages[first_output(node)]
+        weights = {one: kept[one] for one in node.input if one in kept}
+        floats = [one for one, tensor in weights.items() if floating(tensor.dtype)]
+        new = [one for one in floats if one not in seen and stage != GEOMETRY]
         seen.update(new)
-        into = [known.get(name) or kept.get(name) for name in node.input]
-        out = [_typed(known, name, node) for name in node.output if name]
-        twin = custom.get(node.name)
+        into = [known.get(one) or kept.get(one) for one in node.input]
+        out = [_typed(known, one, node) for one in node.output if one]
+        twin = custom.get(i)
         work = _custom_work(twin) if twin else work_of(node.op_type, *_shapes(into, out), _window(node))
         domain = "" if node.domain == TWIN_DOMAIN else node.domain
+        whole, real = (sum(kept[one].nbytes for one in names) if work.kind != "view" else 0 for names in (weights, floats))
         found.append(
             NodeCost(
-                node.name, f"{domain}::{node.op_type}" if domain else node.op_type, stages[node.output[0]],
-                layer_of(node.name or node.output[0]), _dtype(into, out), work, sum(prod(kept[name].shape) for name in new),
-                0 if work.kind == "view" else sum(kept[name].nbytes for name in dict.fromkeys(weights)),
-                *_moved(node, known, out, work), bool(twin),
+                name, f"{domain}::{node.op_type}" if domain else node.op_type, stage, layer_of(name), _dtype(into, out), work,
+                sum(prod(kept[one].shape) for one in new), whole, real, *_moved(node, known, out, work), bool(twin),
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def dtypes_of(graph: GraphProto) -> dict[str, str]:
+    """NumPy's name of the type of every tensor that nodes hand to each other, and of the inputs."""
+    return {name: tensor.dtype for name, tensor in _activations(graph).items()}
 
 
 def activation_bytes(graph: GraphProto) -> dict[str, int]:
@@ -121,9 +130,19 @@ def weights_of(graph: GraphProto) -> dict[str, _Tensor]:
     found = {tensor.name: _Tensor(_numpy(tensor.data_type), tuple(tensor.dims)) for tensor in graph.initializer}
     for node in graph.node:
         for attribute in node.attribute if node.op_type == "Constant" else ():
-            if attribute.name == "value":
-                found[node.output[0]] = _Tensor(_numpy(attribute.t.data_type), tuple(attribute.t.dims))
+            found[first_output(node)] = _constant(attribute)
     return found
+
+
+def _constant(attribute: AttributeProto) -> _Tensor:
+    """What a Constant node gives, by the one attribute that it has."""
+    if attribute.name == "value":
+        return _Tensor(_numpy(attribute.t.data_type), tuple(attribute.t.dims))
+    if attribute.name == "sparse_value":
+        return _Tensor(_numpy(attribute.sparse_tensor.values.data_type), tuple(attribute.sparse_tensor.dims))
+    kind = attribute.name.removeprefix("value_")
+    dtype = {"float": "float32", "int": "int64"}.get(kind.removesuffix("s"), "object")
+    return _Tensor(dtype, (len(helper.get_attribute_value(attribute)),) if kind.endswith("s") else ())
 
 
 def _activations(graph: GraphProto) -> dict[str, _Tensor]:
@@ -150,18 +169,21 @@ def _shapes(into: list[_Tensor | None], out: list[_Tensor]) -> tuple[list[tuple[
     return [tensor.shape if tensor else () for tensor in into], [tensor.shape for tensor in out]
 
 
-def _floating(dtype: str) -> bool:
+def floating(dtype: str) -> bool:
+    """Whether a dtype's name is one of floating-point numbers."""
     return "float" in dtype
 
 
 def _dtype(into: list[_Tensor | None], out: list[_Tensor]) -> str:
     kinds = [tensor.dtype for tensor in (*into, *out) if tensor is not None]
-    return next(filter(_floating, kinds), out[0].dtype)
+    return next(filter(floating, kinds), out[0].dtype if out else "")
 
 
-def _has_custom(file: NetworkFile) -> bool:
+def _custom_by_index(file: NetworkFile) -> dict[int, CustomNode]:
+    """The dialect's nodes by their number in the graph."""
     kinds = {(one.domain or TWIN_DOMAIN, one.op_type) for one in (file.dialect.msda, file.dialect.dcn) if one is not None}
-    return any((node.domain, node.op_type) in kinds for node in file.model.graph.node)
+    numbers = [i for i, node in enumerate(file.model.graph.node) if (node.domain, node.op_type) in kinds]
+    return dict(zip(numbers, custom_nodes(file.model, file.dialect) if numbers else (), strict=True))
 
 
 def _custom_work(node: CustomNode) -> Work:

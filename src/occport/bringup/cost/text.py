@@ -40,7 +40,8 @@ def _whole(cost: Cost) -> Iterator[str]:
             yield "  the file takes less: convolutions in a row without anything between them have been joined into one"
     peak = cost.peak
     largest = ", ".join(f"{name} {size / _MIB:,.0f}" for name, size in peak.tensors[:3])
-    yield f"activations: at most {peak.total / _MIB:,.0f} MiB alive, at {peak.node} ({largest} MiB)"
+    where = f", at {peak.node} ({largest} MiB)" if peak.tensors and peak.node else ""
+    yield f"activations: at most {peak.total / _MIB:,.0f} MiB alive{where}"
     yield f"weights and constants: {cost.constants / _MIB:,.0f} MiB"
     if cost.without_rule:
         yield f"without a rule of their own, one operation for each number: {', '.join(cost.without_rule)}"
@@ -52,27 +53,27 @@ def roofline_text(found: Roofline, top: int) -> str:
     longest = sorted(found.times, key=lambda time: -time.seconds)[:top]
     rows = [["longest nodes", "operator", "dtype", "ms", "share", "bound by"]]
     for time in longest:
-        share = f"{time.seconds / whole:.1%}"
+        share = f"{time.seconds / (whole or 1):.1%}"
         rows.append([time.node.name, time.node.op_type, time.dtype, f"{time.seconds * 1e3:.3f}", share, time.bound])
-    stages = [["stage", "ms", "share"], *([name, f"{s * 1e3:.2f}", f"{s / whole:.1%}"] for name, s in found.by_stage().items())]
-    bounds = ", ".join(f"{kind} {seconds / whole:.0%}" for kind, seconds in found.by_bound().items())
+    stages = [["stage", "ms", "share"], *([name, f"{s * 1e3:.2f}", f"{s / (whole or 1):.1%}"] for name, s in found.by_stage().items())]
+    bounds = ", ".join(f"{kind} {seconds / (whole or 1):.0%}" for kind, seconds in found.by_bound().items())
     head = [f"{found.chip.name}, {found.precision or 'dtypes of the file'}: {whole * 1e3:.1f} ms at best, bound by {bounds}"]
     if found.without_rate:
-        head.append(f"no rate for {', '.join(found.without_rate)}: taken as float32")
+        head.append(f"no rate for {', '.join(found.without_rate)}: {found.chip.fallback}'s was taken")
     return "\n".join([*head, "", aligned(stages), "", aligned(rows, (0, 1, 2, -1))]) + "\n"
 
 
 def csv_text(cost: Cost, found: Roofline | None) -> str:
     """Every node, a row each."""
-    times = {time.node.name: time for time in found.times} if found else {}
+    times = {time.number: time for time in found.times} if found else {}
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow(
         ["name", "operator", "stage", "layer", "dtype", "parameters", "products", "sampled", "operations", "macs", "read_bytes",
          "write_bytes", "seconds", "bound"]
     )  # fmt: skip
-    for node in cost.nodes:
-        time = times.get(node.name)
+    for i, node in enumerate(cost.nodes):
+        time = times.get(i)
         writer.writerow(
             [node.name, node.op_type, node.stage, node.layer, node.dtype, node.parameters, node.work.products, node.work.sampled,
              node.work.operations, node.work.macs, node.read_bytes, node.write_bytes,

@@ -71,9 +71,13 @@ def transposed_convolution(into: Shapes, out: Shapes) -> Work:
 
 
 def matrix_product(into: Shapes, out: Shapes) -> Work:
-    """Gemm, MatMul: numbers that come out times what each is the sum of."""
-    rows = out[0][-2] if len(out[0]) > 1 and len(into[0]) > 1 else 1
-    return Work("products", prod(out[0]) * (prod(into[0][-2:]) // max(rows, 1)))
+    """MatMul: numbers that come out times what each is the sum of, the last axis of the first input; either may be a vector."""
+    return Work("products", prod(out[0]) * prod(into[0][-1:]))
+
+
+def _gemm(into: Shapes, out: Shapes) -> Work:
+    """Gemm: (M, K) or transposed (K, M) first, out (M, N)."""
+    return Work("products", prod(out[0]) * (prod(into[0]) // max(out[0][0], 1)))
 
 
 def deformable_convolution(into: Shapes, out: Shapes) -> Work:
@@ -105,7 +109,7 @@ def _pool(into: Shapes, out: Shapes, window: int) -> Work:
 
 
 RULES: Mapping[str, Callable[[Shapes, Shapes], Work]] = {
-    "Conv": convolution, "ConvTranspose": transposed_convolution, "Gemm": matrix_product, "MatMul": matrix_product,
+    "Conv": convolution, "ConvTranspose": transposed_convolution, "Gemm": _gemm, "MatMul": matrix_product,
     "DeformConv": deformable_convolution, "GridSample": _grid_sample, "Resize": _resize,
 }  # fmt: skip
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from .layout import Fitted, fitted
 from .theirs import RAW, Theirs
 
 PLACES = ("{model}", "{inputs}", "{outputs}")
+_LONGEST = 10**6  # seconds
 _SHOWN = 300  # characters of what a command says
 
 
@@ -39,8 +42,8 @@ class Command:
         if missing or not self._words:
             fix = "write, for example, 'python run.py {model} {inputs} {outputs}'"
             raise UserError(f"--bisect {text!r}", expected=" ".join(PLACES), got=f"no {' and no '.join(missing)}", fix=fix)
-        if not timeout > 0:
-            raise UserError(f"--timeout {timeout:g}", expected="more than 0 seconds")
+        if not 0 < timeout <= _LONGEST:
+            raise UserError(f"--timeout {timeout:g}", expected=f"more than 0 seconds, at most {_LONGEST:,}")
         self._timeout = timeout
 
     def run(
@@ -77,7 +80,7 @@ class Command:
             words = [word.replace(place, path) for word in words]
         head = f"--bisect {self._words[0]} on {what}"
         try:
-            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=self._timeout, check=False)
+            done = _run(words, self._timeout)
         except subprocess.TimeoutExpired as error:
             raise UserError(head, expected=f"an end within {self._timeout:g} s", got="none", fix="raise --timeout") from error
         except OSError as error:
@@ -105,6 +108,20 @@ class Command:
                 fix = "write NAME.npy into {outputs}"
                 raise UserError(f"output {name} of {what}", expected=expected, got=str(error), fix=fix) from error
         return found
+
+
+def _run(words: Sequence[str], timeout: float) -> subprocess.CompletedProcess[bytes]:
+    """Runs a command; when it takes too long, or we are stopped, all that it has started ends with it."""
+    with subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:  # fmt: skip
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def _signal_name(number: int) -> str:

@@ -24,12 +24,14 @@ from ...graph.stages import stages_of
 from ...graph.submodel import needed
 from ...progress import Progress
 from ..dumps.index import Index
+from ..dumps.marks import custom_nodes_of
 from .boundary import Boundary, boundary_of
 from .explain import Explainer, Finding
 from .places import place_words
 from .products import products_of
 from .regions import Region, regions_of
 from .result import Blame
+from .rows import Match
 from .suspects import hint_of
 
 _HINTED = 2  # custom nodes that the known bugs of kernels are tried on
@@ -60,6 +62,7 @@ class Judgement:
 def judge(
     file: NetworkFile, index: Index, golden: Callable[[str], NDArray[np.generic]],
     theirs: Callable[[str], NDArray[np.generic] | None], dtypes: Mapping[str, str], progress: Progress, math_mode: str | None = None,
+    shifted: Mapping[str, Match] | None = None,
 ) -> Judgement:  # fmt: skip
     """Finds the nodes to blame.
 
@@ -71,19 +74,22 @@ def judge(
         dtypes: tensor → what they stored it as ("float16", "bfloat16", "int8", ...), for each that they dumped.
         progress: gets notes only.
         math_mode: how their kernels round factors of products, a key of MATH; None: not more than their dumps show.
+        shifted: slot tables that they did not dump → how the rows of their tensors are shifted against ours.
 
     Errors: UserError where a golden array cannot be read.
     """
     graph = file.model.graph
     inputs = set(file.input_names)
     given: dict[str, np.ndarray] = {name: golden(name) for name in file.input_names if name not in dtypes}
-    bound = boundary_of(file, index, given, theirs, dtypes)
+    bound = boundary_of(file, index, given, theirs, dtypes, shifted or {})
     if bound is not None:
         given[bound.hits_name] = bound.hits
     made = [name for node in graph.node for name in node.output if name in dtypes and name not in inputs]
     explainer = Explainer(file, theirs, given, dtypes, products_of(file, math_mode) if math_mode else None)
     ratios: dict[str, float] = {}
     blamed: list[Blame] = []
+    hinted = 0
+    custom = {id(node) for node in custom_nodes_of(file)}
     unjudged: list[str] = []
     wrong: list[Region] = []
     for region in regions_of(graph, {*given, *inputs, *made}, made):
@@ -99,7 +105,9 @@ def judge(
             ratios[finding.tensor] = finding.ratio
             if finding.ratio > 1:
                 wrong += [region] * (region not in wrong[-1:])
-                blamed.append(blame_of(file, index, explainer, region, finding, hinted=len(blamed) < _HINTED))
+                alone = len(region.nodes) == 1 and id(graph.node[region.nodes[0]]) in custom
+                blamed.append(blame_of(file, index, explainer, region, finding, hinted=alone and hinted < _HINTED))
+                hinted += alone
     if bound is not None:
         blamed += _of_table(bound, file, ratios)
     order = {name: i for i, name in enumerate(made)}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError
-from ..dumps.formats import load
+from ..dumps.formats import load, sha256_of_array
 from ..dumps.index import Entry, read_index
 from .hints import Hint
 from .layout import Fitted, fitted
@@ -23,6 +23,7 @@ class Both:
         self.index = read_index(golden)
         self._folder, self._theirs, self._hints = golden, Theirs(theirs), hints
         self.used: set[str] = set()
+        self._whole: set[str] = set()  # golden tensors whose numbers are those of the index
         known = {entry.name for entry in self.index.tensors}
         for name in hints:
             if name not in known:
@@ -35,6 +36,11 @@ class Both:
         entry = self.index.entry(name)
         assert entry is not None, name
         array = load(self._folder, self.index, entry)
+        if name not in self._whole:
+            if sha256_of_array(array) != entry.sha256:
+                fix = "make the golden tensors anew"
+                raise UserError(f"golden tensor {name}", expected="the numbers that its hash is of", got="others", fix=fix)
+            self._whole.add(name)
         if array.dtype == bool:
             return array
         return array.astype(np.float32 if "float" in entry.dtype else np.int64, copy=False)

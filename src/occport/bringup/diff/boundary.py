@@ -23,12 +23,13 @@ from ...graph.submodel import submodel, value_types
 from ...session import open_session
 from ..dumps.index import Index
 from .noise import DRAW, draw, with_noise
-from .rounding import FLOAT32, Rounding, coarsest, rounding_of
-from .rows import filled_slots
+from .rounding import Rounding, coarsest, rounding_of
+from .rows import Match, filled_slots
 
 _GEOMETRY = "tables"
 _RUNS = 6
 _REACH = 8.0  # times the largest error of some runs
+_NEAR = 0.1  # of an image's side, from its border
 _LISTED = 3
 
 
@@ -58,16 +59,17 @@ class Boundary:
 
 def boundary_of(
     file: NetworkFile, index: Index, given: Mapping[str, np.ndarray],
-    theirs: Callable[[str], NDArray[np.generic] | None], dtypes: Mapping[str, str],
+    theirs: Callable[[str], NDArray[np.generic] | None], dtypes: Mapping[str, str], shifted: Mapping[str, Match],
 ) -> Boundary | None:  # fmt: skip
-    """What is seen by theirs; None where the file has no geometry, they dumped it themselves, or no slot table of theirs is there.
+    """What is seen by theirs; None where the file has no geometry, they dumped it themselves, or nothing tells their slots.
 
     Args:
         given: arrays for the inputs of the file that they did not dump.
+        shifted: slot tables that they did not dump → how their rows are shifted; which voxel that comes from, the border tells.
     """
     decider = _decider(file.model.graph, index)
     tables = {name: table for name in index.slots if name in dtypes and (table := theirs(name)) is not None}
-    if decider is None or not tables or decider.output[0] in dtypes:
+    if decider is None or not (tables or shifted) or decider.output[0] in dtypes:
         return None
     feeds = dict(given)
     for name in file.input_names:
@@ -80,6 +82,7 @@ def boundary_of(
     own = {name: one for name in feeds if name in dtypes and (one := _rounding(theirs, dtypes, name)) is not None}
     ours, margin, error = _run(file, decider, feeds, own, coarsest([one for one in roundings if one is not None]))
     hits = _hits_of(ours, index, tables)
+    _shift(hits, ours, margin, index, shifted)
     flips = np.argwhere(hits != ours)
     name, (node, op_type) = decider.output[0], (decider.name or decider.output[0], decider.op_type)
     if not len(flips):
@@ -124,9 +127,10 @@ def _run(
     for number in range(_RUNS):
         moved = noisy.run({**fed, DRAW: draw(number)}, [decider.input[0]])[decider.input[0]]
         error = np.maximum(error, np.abs(moved - distance))
-    typical = float(np.median(error[error > 0])) if (error > 0).any() else FLOAT32.unit
-    threshold = _threshold(file, decider)
-    return ours[decider.output[0]], np.abs(distance - threshold), _REACH * np.maximum(error, typical)
+    margin = np.abs(distance - _threshold(file, decider))
+    near = error[(error > 0) & (margin < _NEAR)]  # behind a camera, numbers and their errors are of another size
+    typical = float(np.median(near)) if near.size else inside.unit
+    return ours[decider.output[0]], margin, _REACH * np.maximum(error, typical)
 
 
 def _threshold(file: NetworkFile, decider: NodeProto) -> float:
@@ -155,6 +159,30 @@ def _hits_of(ours: NDArray[np.bool_], index: Index, tables: Mapping[str, NDArray
                 flat[camera, begin : begin + count] = seen
         begin += count
     return hits
+
+
+def _shift(
+    hits: NDArray[np.bool_], ours: NDArray[np.bool_], margin: NDArray[np.float64], index: Index, shifted: Mapping[str, Match]
+) -> None:  # fmt: skip
+    """Puts into `hits` which voxels must have come or gone where rows are shifted: of those that could, the nearest to the border."""
+    seen, before = (array.reshape(-1, array.shape[-1]) for array in (hits, ours))
+    near = margin.reshape(-1, margin.shape[-1])
+    end = 0
+    for name, grid in zip(index.slots, index.grids, strict=True):
+        begin, end = end, end + math.prod(grid)
+        match = shifted.get(name)
+        if match is None:
+            continue
+        for camera in range(len(seen)):
+            voxels, slots = match.voxels[camera][match.filled[camera]], match.theirs[camera][match.filled[camera]]
+            steps, places = np.diff(slots, prepend=-1), np.concatenate([[-1], voxels])
+            for k in np.flatnonzero((steps != 1) & (slots >= 0)):
+                low, high = int(places[k]) + 1, int(places[k + 1])
+                more = bool(steps[k] > 1)  # of theirs between two of ours; else two of ours in one place of theirs: one of them is gone
+                between = np.flatnonzero(np.logical_not(before[camera, begin + low : begin + high])) + low
+                could = between if more else np.array([low - 1, high])
+                could = could[could >= 0]
+                seen[camera, begin + could[np.argsort(near[camera, begin + could], kind="stable")][: abs(int(steps[k]) - 1)]] = more
 
 
 def _places(index: Index, flips: NDArray[np.int64]) -> tuple[str, int]:

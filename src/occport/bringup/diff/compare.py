@@ -20,6 +20,7 @@ from .hints import Hint
 from .matches import Matches, in_our_order
 from .result import Blame, Result, TensorDiff
 from .rounding import FLOAT32, rounding_of
+from .rows import Match
 
 STAGES = 3
 _ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -67,7 +68,8 @@ def compare_dumps(request: Request, progress: Progress) -> Result:
         fix = "tell their names with --map, or mark the tensors that they have with `occport golden --mark NAME...`"
         expected, got = "a tensor with the name of a golden one", ", ".join(both.left[:3])
         raise UserError(f"dumps {request.theirs}", expected=expected, got=got, fix=fix)
-    judged = _judged(both, file, tensors, progress, request.math_mode)
+    judged = _judged(both, file, tensors, progress, request.math_mode, matches.shifted)
+    remarks += _wrong_inputs(both, judged)
     remarks += [judged.advice] * bool(judged.advice)
     with progress.stage("result"):
         return Result(
@@ -100,8 +102,9 @@ class _Judged:
 
 
 def _judged(
-    both: Both, file: NetworkFile | None, tensors: Sequence[TensorDiff], progress: Progress, math_mode: str | None
-) -> _Judged:
+    both: Both, file: NetworkFile | None, tensors: Sequence[TensorDiff], progress: Progress, math_mode: str | None,
+    shifted: Mapping[str, Match],
+) -> _Judged:  # fmt: skip
     """Which differences are explained: by running the nodes between their tensors, or without a model by dtype and depth."""
     dtypes = {tensor.entry.name: tensor.dtype for tensor in tensors if tensor.figures is not None}
     if file is None:
@@ -116,9 +119,33 @@ def _judged(
         return got.array if got is not None else None
 
     with progress.stage("running nodes on their inputs"):
-        found = judge(file, both.index, both.golden, theirs, dtypes, progress, math_mode)
+        found = judge(file, both.index, both.golden, theirs, dtypes, progress, math_mode, shifted)
     statuses = [_by_ratio(tensor, found.ratios.get(tensor.entry.name, _input_ratio(tensor, theirs))) for tensor in tensors]
     return _Judged(statuses, found.blamed, found.judged, found.ratios, found.advice)
+
+
+def _wrong_inputs(both: Both, judged: _Judged) -> list[str]:
+    """A line for each input of theirs that is not ours: nodes are judged on it as it is, so that no node is to blame for that."""
+    found = []
+    for tensor in judged.tensors:
+        if tensor.entry.role == "input" and tensor.status == "differs":
+            words = f"their input {tensor.entry.name} is not golden's, and everything behind it follows from theirs"
+            golden = both.golden(tensor.entry.name)
+            got, _ = both.read(tensor.entry, golden)
+            channels = tensor.entry.axes.index("C") if "C" in tensor.entry.axes else -1
+            if got is not None and channels >= 0 and golden.shape[channels] == 3 and _swapped(got.array, golden, channels):
+                words += ": its colours are in reverse order (RGB for BGR?)"
+            found.append(words)
+        elif tensor.entry.role == "input" and tensor.status == "missing" and judged.blamed:
+            found.append(f"their input {tensor.entry.name} was not dumped: it is taken to be golden's, and could be to blame itself")
+    return found
+
+
+def _swapped(got: np.ndarray, golden: np.ndarray, channel: int) -> bool:
+    """Whether theirs becomes much more like ours with its three channels in reverse order; each may have had another mean taken off."""
+    axes = tuple(axis for axis in range(got.ndim) if axis != channel)
+    ours, theirs = (array - array.mean(axes, keepdims=True) for array in (golden, got))
+    return float(np.square(np.flip(theirs, channel) - ours).sum()) < 0.1 * float(np.square(theirs - ours).sum())
 
 
 def _input_ratio(tensor: TensorDiff, theirs: Callable[[str], np.ndarray | None]) -> float | None:

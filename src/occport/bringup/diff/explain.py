@@ -23,12 +23,13 @@ from .rounding import FLOAT32, Rounding, coarsest, rounding_of
 from .significance import Sums, Worst
 
 Loader = Callable[[str], NDArray[np.generic] | None]
+Places = NDArray[np.int64]  # in a tensor, flat
 _FEW, _MANY = 2, 10  # runs with noise: for a first look, for a verdict
 _GAIN = {"float32": 64.0, "float16": 8.0}  # at most: float16 is seldom summed over more than some hundred terms in itself
 _REDUCING = ("ReduceMean", "ReduceSum", "InstanceNormalization", "GlobalAveragePool", "CumSum")
 _LARGEST = 65504.0  # of float16
-_FLIPS = 3.0
-_FEW_FLIPS = 2
+_FLIPS = 3.0  # times what runs with noise flip alone: whole numbers and labels that hang on a rounding
+_COARSER = 2  # bits: what still hangs on a rounding flips in runs with so much more noise, if it did not in those with as much as there is
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,11 +136,12 @@ class _Judge:
         self._file, self._model, self._feeds, self._own, self._inside, self._gain = file, model, feeds, own, inside, gain
         self._products = products
         self._session: Session | None = None
+        self._coarse: Session | None = None
 
     def findings(self, got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray]) -> list[Finding]:
         found: list[Finding] = []
         open_floats: dict[str, Sums] = {}
-        open_counts: dict[str, list[int]] = {}
+        open_counts: dict[str, list[Places]] = {}
         notes: dict[str, str] = {}
         for name, array in got.items():
             if array.shape != want[name].shape:
@@ -180,11 +182,10 @@ class _Judge:
         tiny = max(rounding.tiny, rounding.step / 2)
         return Sums(difference, want if usable.all() else np.where(usable, want, 0), tiny, rounding.unit), note
 
-    def _run(self, count: int, floats: Mapping[str, Sums], flips: dict[str, list[int]], want: Mapping[str, np.ndarray]) -> None:
+    def _run(self, count: int, floats: Mapping[str, Sums], flips: dict[str, list[Places]], want: Mapping[str, np.ndarray]) -> None:
         """Runs with noise until there are `count`."""
         if self._session is None:
-            noisy = with_noise(self._model, self._own, self._inside, self._products)
-            self._session = open_session(noisy, weights_folder=self._file.folder)
+            self._session = self._noisy(0)
         done = min([sums.draws for sums in floats.values()] + [len(one) for one in flips.values()])
         for number in range(done, count):
             made = self._session.run({**self._feeds, DRAW: draw(number)}, [*floats, *flips])
@@ -193,17 +194,38 @@ class _Judge:
                     noise = made[name].astype(np.float32) - want[name].astype(np.float32)
                 sums.add(np.nan_to_num(noise, nan=0.0, posinf=0.0, neginf=0.0))
             for name, counts in flips.items():
-                counts.append(int(np.count_nonzero(made[name] != want[name])))
+                counts.append(np.flatnonzero(made[name] != want[name]))
 
-    def _counted(self, name: str, got: np.ndarray, want: np.ndarray, flips: Sequence[int]) -> Finding:
-        """Integers and booleans: how many differ, against how many do with noise."""
-        beside = got != want
-        count = int(np.count_nonzero(beside))
-        noisy = any(array.dtype.kind == "f" for array in self._feeds.values())
-        allowed = _FLIPS * max(flips, default=0) + (_FEW_FLIPS if noisy else 0)
-        ratio = count / allowed if allowed else math.inf
-        worst = Worst(ratio, tuple(range(got.ndim)), np.argwhere(beside), got.size, float(count))
-        return Finding(name, ratio, worst, got, want)
+    def _noisy(self, coarser: int) -> Session:
+        """The part with noise, of so many bits less than there are."""
+        own = {name: one.coarser(coarser) for name, one in self._own.items()}
+        whole = [name for name, array in self._feeds.items() if array.dtype.kind == "f" and bool((np.rint(array) == array).all())]
+        noisy = with_noise(self._model, own, self._inside.coarser(coarser), self._products, whole)
+        return open_session(noisy, weights_folder=self._file.folder)
+
+    def _counted(self, name: str, got: np.ndarray, want: np.ndarray, flips: Sequence[Places]) -> Finding:
+        """Integers and booleans: those that differ and flip in no run with noise, against how many flip in one run alone."""
+        beside = np.flatnonzero(got != want)
+        reached = _union(flips)
+        left = np.setdiff1d(beside, reached)
+        if len(left):
+            if self._coarse is None:
+                self._coarse = self._noisy(_COARSER)
+            more = [self._coarse.run({**self._feeds, DRAW: draw(number)}, [name])[name] for number in range(_MANY)]
+            far = _union([np.flatnonzero(made != want) for made in more])
+            left = np.setdiff1d(left, far)
+            reached = np.union1d(reached, far)
+            alone = [np.setdiff1d(one, np.union1d(far, _union([*flips[:i], *flips[i + 1 :]]))) for i, one in enumerate(flips)]
+            allowed = _FLIPS * max(map(len, alone), default=0)
+        if not len(left):
+            return Finding(name, min(1.0, len(beside) / max(len(reached), 1)))
+        ratio = len(left) / allowed if allowed else math.inf
+        rows = np.stack(np.unravel_index(left, got.shape), axis=1)
+        return Finding(name, ratio, Worst(ratio, tuple(range(got.ndim)), rows, got.size, float(len(left))), got, want)
+
+
+def _union(places: Sequence[Places]) -> Places:
+    return np.unique(np.concatenate(places)) if places else np.empty(0, np.int64)
 
 
 def _gain(graph: GraphProto, rounding: Rounding) -> float:

@@ -104,7 +104,7 @@ class _Sum:
     def cosine(self) -> float:
         """Cosine of the angle between both, over finite elements; 1 where both are 0."""
         norm = math.sqrt(self._gg) * math.sqrt(self._tt)
-        return self._gt / norm if norm else float(self._gg == self._tt)
+        return self._gt / norm if norm else float(self._gg == self._tt and not self.not_numbers)
 
     def quantiles(self) -> tuple[float, ...]:
         """Of the differences, at QUANTILES."""
@@ -197,7 +197,7 @@ def row_words(
 def _voxel(number: int, grid: tuple[int, int, int] | None) -> str:
     if grid is None:
         return f"voxel {number}"
-    z, y, x = np.unravel_index(number, grid) if number < math.prod(grid) else (-1, -1, -1)
+    z, y, x = np.unravel_index(number, grid) if 0 <= number < math.prod(grid) else (-1, -1, -1)
     return f"voxel ({x}, {y}, {z})"
 
 
@@ -236,14 +236,16 @@ def _camera(golden: np.ndarray, theirs: np.ndarray, index: Index) -> ErrorMap:
     worst = int(np.nan_to_num(means, nan=np.inf).argmax())
     error = np.abs(theirs[worst].astype(np.float32) - golden[worst]).mean(0)
     name = f" ({index.cameras[worst]})" if worst < len(index.cameras) else ""
-    return ErrorMap(f"camera {worst}{name}, mean over channels", _small(error), "image rows, down", "image columns")
+    return ErrorMap(f"camera {worst}{name}, mean over channels", *_small(error, "image row", "image column"))
 
 
 def _volume(axes: tuple[str, ...], golden: np.ndarray, theirs: np.ndarray) -> ErrorMap:
-    error = np.abs(theirs.astype(np.float32) - golden)
+    labels = golden.dtype.kind in "iub"
+    error = (theirs != golden).astype(np.float32) if labels else np.abs(theirs.astype(np.float32) - golden)
     others = tuple(i for i, axis in enumerate(axes) if axis not in ("X", "Y", "Z"))
     left = [axis for axis in axes if axis in ("X", "Y", "Z")]
-    return _above(np.transpose(error.mean(others), [left.index(axis) for axis in ("Z", "Y", "X")]), "mean over classes or channels")
+    title = "labels that differ" if labels else "mean over classes or channels"
+    return _above(np.transpose(error.mean(others), [left.index(axis) for axis in ("Z", "Y", "X")]), title)
 
 
 def _on_voxels(golden: np.ndarray, theirs: np.ndarray, match: Match, grid: tuple[int, int, int]) -> ErrorMap:
@@ -258,15 +260,13 @@ def _on_voxels(golden: np.ndarray, theirs: np.ndarray, match: Match, grid: tuple
 
 def _above(error: NDArray[np.float32], title: str) -> ErrorMap:
     """(Z, Y, X) from above: the worst of each column; x to the right, y up."""
-    worst = np.fmax.reduce(error, axis=0)
-    return ErrorMap(f"{title}, from above", _small(worst[::-1]), "y, up", "x")
+    return ErrorMap(f"{title}, from above", *_small(np.fmax.reduce(error, axis=0), "y", "x"), upwards=True)
 
 
-def _small(error: NDArray[np.float32]) -> NDArray[np.float32]:
-    """At most _SIDE pixels on a side, the worst of each block."""
-    for axis in (0, 1):
-        size = -(-error.shape[axis] // _SIDE)
+def _small(error: NDArray[np.float32], down: str, right: str) -> tuple[NDArray[np.float32], str, str, tuple[int, int]]:
+    """At most _SIDE pixels on a side, the worst of each block; what rows and columns are; and the size of a block."""
+    rows, columns = (max(1, -(-size // _SIDE)) for size in error.shape)
+    for axis, size in enumerate((rows, columns)):
         if size > 1:
-            places = np.arange(0, error.shape[axis], size)
-            error = np.fmax.reduceat(error, places, axis=axis)
-    return np.ascontiguousarray(error, np.float32)
+            error = np.fmax.reduceat(error, np.arange(0, error.shape[axis], size), axis=axis)
+    return np.ascontiguousarray(error, np.float32), down, right, (rows, columns)

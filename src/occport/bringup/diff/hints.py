@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
-from ..dumps.formats import dtype_of
 
 LAYOUTS = ("same", "channels_last")
+_DTYPES = (
+    "float64", "float32", "float16", "bfloat16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,37 @@ def read_map(path: Path) -> dict[str, Hint]:
     Errors: UserError that names the file and the entry.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
         if path.suffix == ".toml":
             table: Any = tomllib.loads(text)
         elif path.suffix == ".csv":
-            table = {row.pop("ours"): {key: value for key, value in row.items() if value} for row in csv.DictReader(text.splitlines())}
+            table = _rows(text)
         else:
-            table = json.loads(text)
+            table = json.loads(text, object_pairs_hook=_once)
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
         got = (error.strerror or str(error)) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise UserError(f"--map {path}", expected="JSON, TOML, or CSV with a column `ours`", got=got, fix=_FIX) from error
     if not isinstance(table, dict):
         raise UserError(f"--map {path}", expected="a table", got=type(table).__name__, fix=_FIX)
     return {str(name): _hint(path, str(name), value) for name, value in table.items()}
+
+
+def _rows(text: str) -> dict[str, Any]:
+    """A CSV with commas or semicolons."""
+    head = text.splitlines()[0] if text.strip() else ""
+    rows = list(csv.DictReader(text.splitlines(), delimiter=";" if head.count(";") > head.count(",") else ","))
+    if not rows:
+        raise ValueError("no rows")
+    return _once([(row.pop("ours"), {key: value for key, value in row.items() if value}) for row in rows])
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A table whose names are all different."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
 
 
 def _hint(path: Path, name: str, value: object) -> Hint:
@@ -80,8 +100,10 @@ def _hint(path: Path, name: str, value: object) -> Hint:
         )  # fmt: skip
         if hint.layout and hint.layout not in LAYOUTS:
             raise ValueError(f"layout {hint.layout!r}, not one of {', '.join(LAYOUTS)}")
-        if hint.dtype:
-            dtype_of(hint.dtype)
+        if hint.dtype and (hint.dtype not in _DTYPES):
+            raise ValueError(f"dtype {hint.dtype!r}, not one of {', '.join(_DTYPES)}")
+        if (not math.isnan(hint.scale) and not (0 < abs(hint.scale) < math.inf)) or not math.isfinite(hint.zero):
+            raise ValueError(f"scale {hint.scale:g}, zero {hint.zero:g}: expected numbers, the scale other than 0")
     except (TypeError, ValueError) as error:
         raise UserError(f"--map {path}, entry {name!r}", expected="what is told below", got=str(error), fix=_FIX) from error
     return hint
@@ -93,8 +115,8 @@ def with_scales(hints: Mapping[str, Hint], scales: Sequence[str]) -> dict[str, H
     for text in scales:
         name, _, numbers = text.rpartition("=")
         try:
-            scale, zero = (float(number) for number in [*numbers.split(","), "0"][:2])
-            if not name or not np.isfinite([scale, zero]).all() or scale == 0:
+            scale, zero, *more = (float(number) for number in [*numbers.split(","), *["0"] * ("," not in numbers)])
+            if more or not name or not np.isfinite([scale, zero]).all() or scale == 0:
                 raise ValueError(text)
         except ValueError as error:
             expected, fix = "NAME=SCALE or NAME=SCALE,ZERO", "number = SCALE x (stored - ZERO)"

@@ -13,17 +13,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..dumps.formats import BFLOAT16, dtype_of
 from ..dumps.index import Entry
 from .hints import Hint
+from .readings import Reading, readings
 
 _BLOCKS = (4, 8, 16, 32, 64)
 _SAMPLE = 2**18  # numbers that a way of reading is judged by
 _CLEAR = 0.05  # of the correlation, that the best is ahead of the second
 _ALIKE = 0.3  # that it must have at least
 _QUANTISED = ("int8", "uint8", "int16", "uint16", "int32")
+_HUGE = 1e30  # squares stay finite
 _CHANNELS = ("C", "O")
 _FLAT = "flat numbers"
+_UNLIKE = "like ours in no reading that was tried: are dtype, byte order and layout right, and is it whole?"
 
 
 class Fitted(NamedTuple):
@@ -62,14 +64,8 @@ def fitted(theirs: np.ndarray, entry: Entry, golden: np.ndarray, hint: Hint, raw
 
     Errors: ValueError with one line of what is wrong, and what to tell.
     """
-    notes: list[str] = []
-    array = _typed(theirs, entry, golden, hint, raw, notes)
-    stored = array.dtype.name
-    if hint.shape:
-        if math.prod(hint.shape) != array.size:
-            raise ValueError(f"the map tells shape {list(hint.shape)}, but there are {array.size:,} numbers")
-        array = array.reshape(hint.shape)
-    way = _chosen(array, entry, golden, hint)
+    way, array, words = _best(readings(theirs, entry, hint, raw), entry, golden, hint, bare=raw or theirs.ndim == 1 < len(entry.shape))
+    stored, notes = array.dtype.name, [words] * bool(words)
     if way.words and not (raw and way.words == _FLAT):
         notes.append(f"read as {way.words}")
     got = _read(array, way)
@@ -78,42 +74,34 @@ def fitted(theirs: np.ndarray, entry: Entry, golden: np.ndarray, hint: Hint, raw
     return Fitted(_numbers(got, stored, entry, golden, hint, notes), stored, "; ".join(notes))
 
 
-def _typed(theirs: np.ndarray, entry: Entry, golden: np.ndarray, hint: Hint, raw: bool, notes: list[str]) -> np.ndarray:
-    if not raw:
-        if hint.dtype and dtype_of(hint.dtype) == BFLOAT16 and theirs.dtype == np.uint16:
-            return theirs.view(BFLOAT16)
-        if entry.dtype == "float32" and theirs.dtype == np.uint16 and math.isnan(hint.scale) and not hint.dtype:
-            notes.append("16-bit words taken as bfloat16")
-            return theirs.view(BFLOAT16)
-        return theirs
-    if hint.dtype:
-        return _as(theirs, hint.dtype)
-    count = max(math.prod(hint.shape) if hint.shape else math.prod(entry.shape), 1)
-    floating = "float" in entry.dtype or entry.dtype == "bfloat16"
-    width = theirs.size / count
-    by_width = {8: ("float64",), 4: ("float32",), 2: ("float16", "bfloat16"), 1: ("int8",)} if floating else {}
-    own = dtype_of(entry.dtype).itemsize
-    names = by_width.get(int(width), ()) if width == int(width) and floating else ((entry.dtype,) if width == own else ())
-    if not floating and not names:
-        names = {8: ("int64",), 4: ("int32",), 1: ("uint8",)}.get(int(width), ()) if width == int(width) else ()
-    if not names:  # padded channels: the dtype of ours, if the bytes allow it
-        names = tuple(name for name in ("float32", "float16", "bfloat16") if floating and theirs.size % dtype_of(name).itemsize == 0)
-        if not names:
-            raise ValueError(f"{theirs.size:,} bytes do not hold {count:,} numbers of {entry.dtype}; tell dtype and shape with --map")
-    if len(names) > 1 and width == 2:
-        best = max(names, key=lambda name: _likeness(_as(theirs, name).reshape(-1)[: golden.size], golden.reshape(-1)))
-        notes.append(f"bytes taken as {best}")
-        return _as(theirs, best)
-    if names[0] != entry.dtype:
-        notes.append(f"bytes taken as {names[0]}")
-    return _as(theirs, names[0])
+def _best(found: list[Reading], entry: Entry, golden: np.ndarray, hint: Hint, *, bare: bool) -> tuple[_Way, np.ndarray, str]:
+    """The way and the numbers that are most like ours, and how they were taken, in words.
 
-
-def _as(raw: np.ndarray, dtype: str) -> np.ndarray:
-    kind = dtype_of(dtype)
-    if raw.size % kind.itemsize:
-        raise ValueError(f"{raw.size:,} bytes are no whole number of {dtype}")
-    return raw.view(kind)
+    Args:
+        bare: only numbers are there, no shape: where nothing is like ours, that may be the reading's fault.
+    """
+    fits: list[tuple[float, int, _Way, np.ndarray, str]] = []
+    failed: list[ValueError] = []
+    for number, (words, array) in enumerate(found):
+        try:
+            if hint.shape and math.prod(hint.shape) != array.size:
+                raise ValueError(f"the map tells shape {list(hint.shape)}, but there are {array.size:,} numbers")
+            shaped = array.reshape(hint.shape) if hint.shape else array
+            way = _chosen(shaped, entry, golden, hint)
+            alike = _likeness(_read(shaped, way), golden) if bare or len(found) > 1 else 1.0
+            fits.append((alike, -number, way, shaped, words))
+        except ValueError as error:
+            failed.append(error)
+    if not fits:
+        raise failed[0]
+    alike, _, way, array, words = max(fits, key=lambda fit: fit[:2])
+    if bare and alike < _ALIKE and not hint.dtype and golden.size and np.ptp(golden) > 0:
+        plain = [fit for fit in fits if fit[3].size == golden.size]
+        if not plain:
+            raise ValueError(f"{array.size:,} numbers, where ours are {golden.size:,}; tell shape and layout with --map")
+        way, array, words = max(plain, key=lambda fit: fit[1])[2:]
+        words = f"{words}{'; ' if words else ''}{_UNLIKE}"
+    return way, array, words
 
 
 def _chosen(array: np.ndarray, entry: Entry, golden: np.ndarray, hint: Hint) -> _Way:
@@ -124,10 +112,13 @@ def _chosen(array: np.ndarray, entry: Entry, golden: np.ndarray, hint: Hint) -> 
     if len(ways) == 1 or ways[0].words == "":
         return ways[0]
     scores = sorted(((_likeness(_read(array, way), golden), -i) for i, way in enumerate(ways)), reverse=True)
-    if ways[0].words == _FLAT and _likeness(_read(array, ways[0]), golden) + _CLEAR > scores[0][0]:
+    if ways[0].words == _FLAT and (scores[0][0] < _ALIKE or _likeness(_read(array, ways[0]), golden) + _CLEAR > scores[0][0]):
         return ways[0]
     first, second = (ways[-scores[i][1]] for i in (0, 1))
     unclear = scores[0][0] - scores[1][0] < _CLEAR or scores[0][0] < _ALIKE
+    if scores[0][0] < _ALIKE and scores[0][0] - scores[1][0] < _CLEAR:
+        ways_tried = f"{first.words}, {second.words}{', ...' if len(ways) > 2 else ''}"
+        raise ValueError(f"shape {list(array.shape)} is like ours in no way ({ways_tried}); tell shape and layout with --map")
     if unclear and not np.array_equal(_read(array, first), _read(array, second), equal_nan=True):
         raise ValueError(f"it could be {first.words} as well as {second.words}; tell which with --map (layout, shape)")
     return ways[-scores[0][1]]
@@ -163,6 +154,8 @@ def _ways(shape: tuple[int, ...], entry: Entry, hint: Hint) -> Iterator[_Way]:
             yield _Way(words, turned, _inverse(order), ours)
         elif len(shape) == len(ours):
             yield from _padded(shape, ours, order)
+        elif len(shape) == 1 and channel is not None and order in (last, tuple(range(len(ours)))):
+            yield from _padded_flat(shape[0], ours, order, order.index(channel))
     yield from _blocked(shape, ours, channel)
     yield from _reshaped(shape, ours)
 
@@ -186,16 +179,26 @@ def _padded(shape: tuple[int, ...], ours: tuple[int, ...], order: tuple[int, ...
         yield _Way(words, shape, _inverse(order), ours)
 
 
+def _padded_flat(count: int, ours: tuple[int, ...], order: tuple[int, ...], channel: int) -> Iterator[_Way]:
+    """Flat numbers whose channels are rounded up to a multiple of something."""
+    turned = [ours[i] for i in order]
+    for size in sorted({-(-turned[channel] // block) * block for block in _BLOCKS} - {turned[channel]}):
+        shape = (*turned[:channel], size, *turned[channel + 1 :])
+        if math.prod(shape) == count:
+            place = "channels last, " if order != tuple(range(len(order))) else ""
+            yield _Way(f"{place}padded {turned[channel]} → {size}", shape, _inverse(order), ours)
+
+
 def _blocked(shape: tuple[int, ...], ours: tuple[int, ...], channel: int | None) -> Iterator[_Way]:
-    """(N, C/b, ..., b), as vector units like it."""
-    if channel is None or len(shape) != len(ours) + 1 or shape[-1] not in _BLOCKS:
+    """(N, C/b, ..., b), as vector units like it; of flat numbers every b that fits."""
+    if channel is None or len(shape) not in (1, len(ours) + 1):
         return
-    block = shape[-1]
-    count = -(-ours[channel] // block)
-    if shape[:-1] == (*ours[:channel], count, *ours[channel + 1 :]):
-        rank = len(ours)
-        order = (*range(channel + 1), rank, *range(channel + 1, rank))
-        yield _Way(f"channels in blocks of {block}", shape, order, ours, channel)
+    rank = len(ours)
+    for block in _BLOCKS:
+        blocked = (*ours[:channel], -(-ours[channel] // block), *ours[channel + 1 :], block)
+        if shape == blocked or (shape == (math.prod(blocked),) and ours[channel] > 1):
+            order = (*range(channel + 1), rank, *range(channel + 1, rank))
+            yield _Way(f"channels in blocks of {block}", blocked, order, ours, channel)
 
 
 def _reshaped(shape: tuple[int, ...], ours: tuple[int, ...]) -> Iterator[_Way]:
@@ -247,10 +250,11 @@ def _scale_of(got: np.ndarray, golden: np.ndarray) -> tuple[float, float, float]
 
 def _likeness(got: np.ndarray, golden: np.ndarray) -> float:
     """Correlation of a sample of numbers, those that are finite; 0 for constants."""
-    x, y = (_sample(array).astype(np.float64) for array in (got, golden))
+    with np.errstate(invalid="ignore"):
+        x, y = (_sample(array).astype(np.float64) for array in (got, golden))
     if x.shape != y.shape:
         return 0.0
-    finite = np.isfinite(x) & np.isfinite(y)
+    finite = np.isfinite(x) & np.isfinite(y) & (np.abs(x) < _HUGE)
     if not finite.any():
         return 0.0
     x, y = (array[finite] - array[finite].mean() for array in (x, y))

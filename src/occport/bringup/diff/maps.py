@@ -20,7 +20,7 @@ def map_picture(found: ErrorMap, tensor: str, status: str) -> Picture:
     """Draws one map. Errors: UserError where matplotlib is not installed.
 
     Args:
-        found: (rows, columns), nan where nothing was compared; row 0 at the top.
+        found: (rows, columns), nan where nothing was compared.
         tensor, status: its name and what was found of it, for the words.
     """
     error = np.where(np.isfinite(found.error), found.error, np.nan)
@@ -34,11 +34,14 @@ def map_picture(found: ErrorMap, tensor: str, status: str) -> Picture:
         bottom, share = _BOTTOM / height, down / height
         axes = sheet.figure.add_axes((_LEFT / _WIDTH, bottom, _ACROSS / _WIDTH, share))
         axes.set_facecolor(_GREY)
+        ends = (-0.5, rows * found.cell[0] - 0.5)  # in the tensor's own rows, whatever a cell of the picture holds
         image = axes.imshow(
-            error, cmap="magma", vmin=0.0, vmax=most or 1.0, interpolation="nearest", aspect="equal" if square else "auto"
+            error, cmap="magma", vmin=0.0, vmax=most or 1.0, interpolation="nearest", aspect="equal" if square else "auto",
+            origin="lower" if found.upwards else "upper",
+            extent=(-0.5, columns * found.cell[1] - 0.5, *(ends if found.upwards else ends[::-1])),
         )  # fmt: skip
         axes.set_xlabel(found.right, fontsize=8, color=FAINT)
-        axes.set_ylabel(found.up, fontsize=8, color=FAINT)
+        axes.set_ylabel(f"{found.down}{', up' if found.upwards else ''}", fontsize=8, color=FAINT)
         axes.tick_params(labelsize=7, colors=FAINT)
         axes.locator_params(integer=True)
         bar = sheet.figure.colorbar(image, cax=sheet.figure.add_axes(((_LEFT + _ACROSS + 15) / _WIDTH, bottom, 12 / _WIDTH, share)))
@@ -52,4 +55,5 @@ def _alt(found: ErrorMap, tensor: str, error: np.ndarray, most: float | None) ->
     if most is None:
         return f"{head}: nothing was compared"
     row, column = np.unravel_index(int(np.nanargmax(error)), error.shape)
-    return f"{head}: at most {figure(most)}, at {found.up} {row}, {found.right} {column}"
+    where = f"{found.down} {row * found.cell[0]}, {found.right} {column * found.cell[1]}"
+    return f"{head}: at most {figure(most)}, at {where}"

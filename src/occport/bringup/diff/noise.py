@@ -4,13 +4,14 @@ Behind every input, weight and computed value stands t - (t - x) with t = C*x an
 splitting (T. J. Dekker, Numer. Math. 18, 1971): x rounded to 24 - s bits, without overflow. A c between 1 and 2, drawn for each run,
 moves the places where numbers are rounded, so that the errors of two runs are as unlike as those of two kernels. Quantised values are
 rounded to a grid whose step is changed a little in the same way. Inputs that were rounded to 16 or 8 bits already hold equal numbers that
-were none before; these, up to some size, get random errors of their own.
+were none before; these, up to some size, get random errors of their own. Whole numbers that are counted or picked (of slots, of voxels) are
+exact in any dtype that a chip would use for them, and get none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -23,12 +24,17 @@ _MOVING = frozenset({
     "Reshape", "Transpose", "Gather", "Split", "Slice", "Concat", "Squeeze", "Unsqueeze", "Expand", "Relu", "MaxPool", "Identity",
     "Flatten", "GatherElements", "ScatterElements", "ScatterND", "Pad", "Max", "Min", "ReduceMax", "ReduceMin", "Where", "Clip", "Constant",
 })  # fmt: skip
+_COUNTING = _MOVING | {"Add", "Sub", "Mul", "Neg", "Abs", "CumSum", "ReduceSum"}
+_WHOLE = ("Floor", "Ceil", "Round")
+_SMALL = 2**20  # numbers of a weight that is looked at
 _FINE = 24  # bits of a number that is hardly ever equal to another
 _MOST_RANDOM = 2**24  # numbers of a tensor: a random one takes ten times as long as a rounding
 _AXES_ARE_INPUT = 18  # of ReduceMax
 
 
-def with_noise(model: ModelProto, own: Mapping[str, Rounding], inside: Rounding, products: Products | None = None) -> ModelProto:
+def with_noise(
+    model: ModelProto, own: Mapping[str, Rounding], inside: Rounding, products: Products | None = None, whole: Collection[str] = (),
+) -> ModelProto:  # fmt: skip
     """A copy of a part with a further input DRAW: a float32 scalar between 1 and 2.
 
     Args:
@@ -36,6 +42,7 @@ def with_noise(model: ModelProto, own: Mapping[str, Rounding], inside: Rounding,
         own: rounding of inputs and outputs of the part.
         inside: of weights and of what is computed in between. Values that are only moved are not rounded again.
         products: factors of products that are rounded once more; None for none.
+        whole: inputs all of whose numbers are whole.
     """
     noisy = ModelProto()
     noisy.CopyFrom(model)
@@ -46,14 +53,15 @@ def with_noise(model: ModelProto, own: Mapping[str, Rounding], inside: Rounding,
     begin: list[NodeProto] = []
     renamed: dict[str, str] = {}
     ends = {info.name for info in graph.output}
+    exact = whole_values(graph, whole)
     for info in graph.input:
-        if info.type.tensor_type.elem_type == TensorProto.FLOAT and info.name not in weights and info.name not in ends:
+        if info.type.tensor_type.elem_type == TensorProto.FLOAT and info.name not in {*weights, *ends, *exact}:
             renamed[info.name] = info.name + "__noisy"
             rounding, size = own.get(info.name, inside), math.prod(dim.dim_value for dim in info.type.tensor_type.shape.dim)
             make = maker.random if rounding.bits < _FINE and size <= _MOST_RANDOM else maker.chain
             begin += make(info.name, renamed[info.name], rounding)
     for name, tensor in weights.items():
-        if tensor.data_type == TensorProto.FLOAT and not _exact(tensor):
+        if tensor.data_type == TensorProto.FLOAT and not _exact(tensor) and name not in exact:
             renamed[name] = name + "__noisy"
             begin += maker.chain(name, renamed[name], inside, rank=len(tensor.dims))
     floats = {info.name for info in (*graph.value_info, *graph.output) if info.type.tensor_type.elem_type == TensorProto.FLOAT}
@@ -68,11 +76,36 @@ def with_noise(model: ModelProto, own: Mapping[str, Rounding], inside: Rounding,
                 node.input[i] = factor
         nodes.append(node)
         for i, name in enumerate(list(node.output)):
-            if name in floats and (name in ends or node.op_type not in _MOVING):
+            if name in floats and name not in exact and (name in ends or node.op_type not in _MOVING):
                 node.output[i] = name + "__exact"
                 nodes += maker.chain(node.output[i], name, own.get(name, inside))
     maker.finish(graph, nodes)
     return noisy
+
+
+def whole_values(graph: GraphProto, whole: Collection[str]) -> set[str]:
+    """Floating-point values of a graph all of whose numbers are whole, as far as that follows from its nodes.
+
+    Args:
+        whole: inputs that hold whole numbers alone.
+    """
+    values = (*graph.input, *graph.value_info, *graph.output)
+    floats = {info.name for info in values if info.type.tensor_type.elem_type == TensorProto.FLOAT}
+    floats |= {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    found = {*whole, *(tensor.name for tensor in graph.initializer if tensor.name in floats and _is_whole(tensor))}
+    for node in graph.node:
+        counted = node.op_type in _COUNTING and all(name in found or name not in floats for name in node.input)
+        made = node.op_type in _WHOLE or (node.op_type == "Cast" and node.input[0] not in floats)
+        if not node.domain and (counted or made):
+            found |= floats & set(node.output)
+    return found
+
+
+def _is_whole(tensor: TensorProto) -> bool:
+    if tensor.data_location == TensorProto.EXTERNAL or math.prod(tensor.dims) > _SMALL:
+        return False
+    array = numpy_helper.to_array(tensor)
+    return bool((np.rint(array) == array).all())
 
 
 def draw(number: int) -> np.ndarray:

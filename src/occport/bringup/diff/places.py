@@ -82,7 +82,7 @@ def _voxel(index: Index, entry: Entry | None, at: dict[int, int], theirs: Callab
             return ""
         number = int(table.reshape(-1, table.shape[-1])[letters["A"], letters["K"]])
     grid = index.grids[level]
-    if number is None or number >= grid[0] * grid[1] * grid[2]:
+    if number is None or not 0 <= number < grid[0] * grid[1] * grid[2]:
         return ""
     z, y, x = (int(one) for one in np.unravel_index(number, grid))
     return f"voxel X {x}, Y {y}, Z {z}"

@@ -60,13 +60,17 @@ class ErrorMap:
     Attributes:
         title: what is shown ("camera 2 (CAM_BACK), mean over channels").
         error: (rows, columns) float32, mean |got - want|; nan where nothing was compared.
-        up, right: what the axes are; row 0 is at the top.
+        down, right: what the axes are; row 0 is at the top, or with `upwards` at the bottom.
+        cell: rows and columns of the tensor in one of the picture, whose worst is shown.
+        upwards: rows count upwards.
     """
 
     title: str
     error: NDArray[np.float32]
-    up: str
+    down: str
     right: str
+    cell: tuple[int, int] = (1, 1)
+    upwards: bool = False
 
 
 @dataclass(frozen=True, eq=False)

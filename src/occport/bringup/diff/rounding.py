@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ml_dtypes
 import numpy as np
@@ -32,6 +32,10 @@ class Rounding:
     def unit(self) -> float:
         """The largest relative error of one rounding; of an integer that of the largest number."""
         return 2.0**-self.bits
+
+    def coarser(self, bits: int) -> Rounding:
+        """The same with so many bits less."""
+        return replace(self, bits=self.bits - bits, step=self.step * 2**bits, tiny=self.tiny * 2**bits)
 
 
 FLOAT32 = Rounding("float32", 24)

@@ -117,6 +117,9 @@ class Sums:
         telling = [one for one in near if one.rows is not None and one.kept and 2 * len(one.rows) <= one.count]
         if telling:
             chosen = min(telling, key=lambda one: (len(one.kept), len(one.rows) / one.count if one.rows is not None else 1.0))
+            for one in sorted(telling, key=lambda one: len(one.kept)):  # a further axis tells more where it makes no more rows: one camera
+                if set(one.kept) > set(chosen.kept) and _number(one) <= _number(chosen):
+                    chosen = one
         else:
             chosen = next((one for one in near if not one.kept), best)
         return replace(chosen, ratio=best.ratio)
@@ -175,6 +178,10 @@ class Sums:
         spread = float((np.square(parts / parts.sum(0) - 1 / draws)).sum(0).mean())
         freedom = 2 / draws * ((1 - 1 / draws) / max(spread, 1e-12) - 1)
         return float(np.clip(freedom, 1.0, self._length(kept)))
+
+
+def _number(found: Worst) -> int:
+    return len(found.rows) if found.rows is not None else 0
 
 
 def _ways(shape: tuple[int, ...]) -> Iterator[Kept]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,7 @@ class Theirs:
     def __init__(self, place: Path) -> None:
         self.place = place
         self._index: Index | None = None
+        self.doubled: dict[str, list[str]] = {}  # name → files, where several have it
         self.sources = self._found()
         self._by_identifier: dict[str, list[Source]] = {}
         for source in self.sources.values():
@@ -64,7 +67,10 @@ class Theirs:
             return {entry.name: Source(entry.name, self.place / entry.file, "index") for entry in self._index.tensors}
         found: dict[str, Source] = {}
         for path in sorted(self.place.iterdir()) if self.place.is_dir() else [self.place]:
-            found.update((source.name, source) for source in _sources(path))
+            for source in _sources(path):
+                if source.name in found:
+                    self.doubled.setdefault(source.name, [found[source.name].path.name]).append(path.name)
+                found[path.name if source.name in found else source.name] = source
         if not found:
             raise UserError(f"dumps {self.place}", expected=expected, got="no such files in it", fix="check the path")
         return found
@@ -74,6 +80,8 @@ class Theirs:
 
         Errors: ValueError where several could be meant.
         """
+        if name in self.doubled:
+            raise ValueError(f"{' and '.join(self.doubled[name])} could both be it; say which with --map")
         if name in self.sources:
             return self.sources[name]
         found = self._by_identifier.get(_key(name), [])
@@ -83,7 +91,7 @@ class Theirs:
 
     def named(self, name: str) -> Source | None:
         """The source that a map file means: their own name, or a file in the folder."""
-        if name in self.sources:
+        if name in self.sources and name not in self.doubled:
             return self.sources[name]
         path = self.place / name if self.place.is_dir() else self.place.parent / name
         return next((source for source in self.sources.values() if source.path == path), None)
@@ -101,8 +109,11 @@ class Theirs:
         if source.kind == ".npy":
             return read_npy(source.path)
         if source.kind == ".npz":
-            with np.load(source.path, allow_pickle=False) as archive:
-                return np.asarray(archive[source.name])
+            try:
+                with np.load(source.path, allow_pickle=False) as archive:
+                    return np.asarray(archive[source.name])
+            except (zipfile.BadZipFile, zlib.error) as error:
+                raise ValueError(f"damaged in {source.path.name} ({error}); write it again") from error
         if source.kind == ".json":
             return values_at(source.path, spans_of(source.path)[source.name])
         if source.kind == ".pb":
@@ -121,7 +132,7 @@ def _sources(path: Path) -> list[Source]:
                 return [Source(name, path, kind) for name in archive.files]
         if kind == ".json":
             return [Source(name, path, kind) for name in spans_of(path)]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         got = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise UserError(f"dumps {path}", expected="an archive of arrays", got=got, fix="write it again, or take it away") from error
     return []

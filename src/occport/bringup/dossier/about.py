@@ -11,7 +11,6 @@ from onnx import helper
 
 from ...export.network_file import NetworkFile
 from ...graph.lint.census import census
-from ...graph.submodel import value_types
 from .section import Content, Told
 
 _SHOWN = ("image_hw", "functions", "precision", "with_dropped", "arithmetics", "outputs")  # of the spec, beside what the manifest says
@@ -64,7 +63,7 @@ def _export(file: NetworkFile, manifest: Mapping[str, Any], told: dict[str, Any]
 
 
 def _ports(graph: onnx.GraphProto, names: list[str]) -> list[dict[str, Any]]:
-    types = value_types(graph)
+    types = {info.name: info for info in (*graph.input, *graph.output)}  # an output can be a weight
     return [{"name": name, "dtype": dtype_of(types[name]), "shape": shape_of(types[name]), "meaning": ""} for name in names]
 
 

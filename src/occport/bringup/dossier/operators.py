@@ -14,7 +14,7 @@ from ...export.network_file import NetworkFile
 from ...graph.attributes import ATTRIBUTE_FORMS
 from ...graph.contract import TWIN_DOMAIN, Contract, Port
 from ...graph.forms import PORT_FORMS
-from ...graph.stages import stages_of
+from ...graph.stages import first_output, stages_of
 from ...graph.submodel import value_types
 from ...kit.cases.record import Index, Record, read_index
 from .about import dtype_of, shape_of
@@ -74,9 +74,9 @@ def _nodes(file: NetworkFile, contract: Contract) -> list[dict[str, Any]]:
     kind, values = (contract.domain or TWIN_DOMAIN, contract.op_type), _values(graph)
     return [
         {
-            "name": node.name, "stage": stages[node.output[0]],
+            "name": node.name, "stage": stages[first_output(node)],
             "inputs": [values.get(name, _UNKNOWN) if name else None for name in node.input],
-            "output": values.get(node.output[0], _UNKNOWN),
+            "output": values.get(first_output(node), _UNKNOWN),
             "attributes": {one.name: _attribute(one) for one in sorted(node.attribute, key=lambda one: one.name)},
         }
         for node in graph.node if (node.domain, node.op_type) == kind

@@ -47,7 +47,7 @@ def page_text(sections: Sequence[Section]) -> str:
             "about": about, "export": about["export"], "verdict": verdict, "verdict_tone": tone, "verification": checked,
             "cost": contents.get("cost"), "precision": contents.get("precision"), "operators": contents.get("operators"),
             "prediction": contents.get("prediction"), "first_layers": _FIRST_LAYERS,
-            "hazard_rows": _hazard_rows(contents.get("precision")), "geometry_rows": _geometry_rows(contents.get("precision")),
+            "hazard_rows": _hazard_rows(contents.get("precision")), "geometry": _geometry(contents.get("precision")),
         },
     )  # fmt: skip
 
@@ -61,10 +61,9 @@ def _hazard_rows(told: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [{**row, "tone": _SEVERITIES.get(str(row["severity"]), "")} for row in rows]
 
 
-def _geometry_rows(told: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """What 16 bits do to the hits: a row for each way of projecting and each level."""
+def _geometry(told: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """What 16 bits do to the hits: each way of projecting, with its levels."""
     if told is None or told["hazards"] is None:
         return []
     found = told["hazards"].get("geometry") or {}
-    ways = [one for one in (found.values() if isinstance(found, Mapping) else found) if isinstance(one, Mapping) and "levels" in one]
-    return [{**way, **level, "level": number} for way in ways for number, level in enumerate(way["levels"])]
+    return [one for one in (found.values() if isinstance(found, Mapping) else found) if isinstance(one, Mapping) and "levels" in one]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from ...errors import UserError
-from ...export.network_file import NetworkFile, feeds_of
+import numpy as np
+
+from ...errors import ModelFileError, UserError
+from ...export.network_file import NetworkFile
 from ..precision.hazards import hazards_of
-from .about import about
+from .about import about, dtype_of, shape_of
 from .section import Content, Told
 
+LEFT_OUT = "left out by --no-run"
 _AGREEMENT = "agreement_scale"
+Feeds = tuple[Mapping[str, np.ndarray], str]  # as `feeds_of` gives them: input → array, and where they are from
 
 
 def precision(file: NetworkFile, hazards: Callable[[], Content] | None) -> Told:
@@ -27,7 +30,7 @@ def precision(file: NetworkFile, hazards: Callable[[], Content] | None) -> Told:
         "weights_by_dtype": about(file).content["weights_by_dtype"],
         "agreement": [] if file.manifest is None else _agreements(file.manifest),
         "hazards": None,
-        "hazards_reason": "nothing was run" if hazards is None else "",
+        "hazards_reason": LEFT_OUT if hazards is None else "",
     }
     if hazards is not None:
         try:
@@ -51,14 +54,26 @@ def _agreements(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def hazards(file: NetworkFile, frame: str | None, inputs: Path | None, low: str) -> Content:
+def check_feeds(file: NetworkFile, feeds: Mapping[str, np.ndarray]) -> None:
+    """Holds an array for each input against the file. Errors: ModelFileError for another dtype or shape."""
+    for info in file.model.graph.input:
+        if info.name in feeds:
+            array, dtype, shape = feeds[info.name], dtype_of(info), shape_of(info)
+            same = len(shape) == array.ndim and all(isinstance(one, str) or one == got for one, got in zip(shape, array.shape, strict=True))
+            if array.dtype.name != dtype or not same:
+                expected, got = f"{dtype} {shape}", f"{array.dtype.name} {list(array.shape)}"
+                fix = "give an array of the file's own type and shape"
+                raise ModelFileError(f"input {info.name!r} of {file.path.name}", expected=expected, got=got, fix=fix)
+
+
+def hazards(file: NetworkFile, given: Callable[[], Feeds], low: str) -> Content:
     """Runs a float32 file once and looks at every tensor.
 
     Args:
-        frame, inputs: as `feeds_of` takes them.
+        given: gives the inputs.
         low: "fp16" or "bf16".
 
-    Errors: UserError for a file that is 16-bit already; FrameError and ModelFileError for inputs that are not to be had.
+    Errors: UserError for a file that is 16-bit already, and those of `given`.
     """
-    feeds, source = feeds_of(file, frame, inputs)
+    feeds, source = given()
     return {**hazards_of(file, feeds, low).to_json(), "source": source}

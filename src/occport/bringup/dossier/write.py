@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...errors import FrameError
-from ...export.network_file import read_network
+from ...errors import ExportError, FrameError
+from ...export.network_file import NetworkFile, feeds_of, read_network
 from ...kit.cases.record import read_index
 from ...progress import Progress
 from ...staging import Staging
@@ -19,7 +19,7 @@ from .about import about
 from .costs import costs
 from .operators import operators
 from .page import page_text
-from .precision import hazards, precision
+from .precision import LEFT_OUT, Feeds, check_feeds, hazards, precision
 from .prediction import prediction
 from .section import Section, Told, section
 from .verification import verification
@@ -63,7 +63,7 @@ class Written:
 
     Attributes:
         files: the page and the JSON file.
-        untold: section → why it tells nothing.
+        untold: section, or "hazards" → why it tells nothing.
         verdict: as in the section "verification"; "" where that tells nothing.
     """
 
@@ -75,17 +75,19 @@ class Written:
 def write_dossier(request: Request, progress: Progress) -> Written:
     """Makes a dossier.
 
-    What the user names (chip, frame, vectors) must be usable; what is found missing otherwise is told in its section.
+    What the user names (chip, frame, inputs, vectors) must be usable; what is found missing otherwise is told in its section.
 
     Raises:
         UserError: the file, its dialect, or something that the user names cannot be used; the folder cannot be written to.
     """
+    _refuse_idle(request)
     chip = load_chip(request.chip) if request.chip is not None else None
     if request.vectors is not None:
         read_index(request.vectors)
     file = read_network(request.model, request.dialect, standard=True)
     with Staging(request.folder) as stage:  # told before the work that there is no place for it
-        find = (lambda: hazards(file, request.frame, request.inputs, request.precision or _USUAL)) if request.run else None
+        feeds = _named_feeds(file, request)
+        find = (lambda: hazards(file, lambda: feeds or feeds_of(file, None, None), request.precision or _USUAL)) if request.run else None
         tellers: dict[str, Callable[[], Told]] = {
             "about": lambda: about(file),
             "verification": lambda: verification(file),
@@ -100,6 +102,8 @@ def write_dossier(request: Request, progress: Progress) -> Written:
         for key, tell in tellers.items():
             with progress.stage(key):
                 sections.append(section(key, tell, named))
+        if not request.run:
+            sections.append(Section("prediction", None, LEFT_OUT))
         with progress.stage("writing"):
             table = dossier_json(sections)
             stem = f"{file.path.stem}.dossier"
@@ -109,15 +113,31 @@ def write_dossier(request: Request, progress: Progress) -> Written:
             )
             files = stage.commit()
     checked = next(one.content for one in sections if one.key == "verification")
-    untold = {one.key: one.reason for one in sections if one.content is None}
-    return Written(tuple(files), untold, checked["verdict"] if checked is not None else "")
+    return Written(tuple(files), table["untold"], checked["verdict"] if checked is not None else "")
+
+
+def _refuse_idle(request: Request) -> None:
+    named = [flag for flag, value in (("--frame", request.frame), ("--inputs", request.inputs)) if value is not None]
+    if named and not request.run:
+        raise ExportError("--no-run", expected=f"no {named[0]} with it", got="both: nothing would read it", fix="leave one out")
+
+
+def _named_feeds(file: NetworkFile, request: Request) -> Feeds | None:
+    """The inputs that the user names; None where none are named. Errors: FrameError and ModelFileError where they cannot be used."""
+    if request.frame is None and request.inputs is None:
+        return None
+    feeds = feeds_of(file, request.frame, request.inputs)
+    check_feeds(file, feeds[0])
+    return feeds
 
 
 def dossier_json(sections: list[Section]) -> dict[str, Any]:
-    """The JSON file: each section's content, or null and the reason."""
+    """The JSON file: each section's content, or null and the reason; that of hazards stands there, too."""
+    told = next((one.content for one in sections if one.key == "precision" and one.content is not None), {})
+    hazards_reason = {"hazards": told["hazards_reason"]} if told.get("hazards_reason") else {}
     return {
         "format": FORMAT,
         "occport": __version__,
         **{one.key: one.content for one in sections},
-        "untold": {one.key: one.reason for one in sections if one.content is None},
+        "untold": {one.key: one.reason for one in sections if one.content is None} | hazards_reason,
     }

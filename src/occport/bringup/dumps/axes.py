@@ -25,6 +25,7 @@ AXIS_WORDS: Mapping[str, str] = {
     "B": "sample", "A": "camera", "K": "slot", "R": "row", "V": "voxel", "C": "channel", "H": "row", "W": "column", "X": "X", "Y": "Y",
     "Z": "Z", "M": "head", "D": "head channel", "L": "level", "P": "point", "O": "channel", "Ho": "row", "Wo": "column", "M*D": "channel",
     "A*K": "slot", "A*H*W": "pixel", "S": "pixel", "Q": "slot",
+    "row": "row", "column": "column",
 }  # fmt: skip
 _IMAGES = ("backbone", "neck")
 _PORTS: Mapping[str, str] = {
@@ -95,7 +96,8 @@ def axes_of(file: NetworkFile) -> dict[str, Axes]:
         elif stage in levels:
             found[name] = _of_level(shape, levels[stage])
         elif stage == "tables":
-            found[name] = next(filter(None, (_of_table(shape, level) for level in levels.values())), ())
+            voxels = sum(level.voxels for level in levels.values())
+            found[name] = next(filter(None, (_of_table(shape, level, voxels) for level in levels.values())), ())
         elif stage == "decoder":
             found[name] = _of_volume(shape, volumes)
     found.update(_of_ports(file, shapes))
@@ -135,11 +137,15 @@ def _of_level(shape: Shape, level: Level) -> Axes:
     return _of_volume(shape, [level.grid] if level.grid else [])
 
 
-def _of_table(shape: Shape, level: Level) -> Axes:
+def _of_table(shape: Shape, level: Level, voxels: int) -> Axes:
+    """`voxels`: of all levels, which a projection may take at once."""
     if shape[1:3] == (level.images, level.room):
         return ("B", "A", "K", "uv")[: len(shape)]
-    if len(shape) in (2, 3) and shape[-1] == level.voxels:
-        return ("B", "R", "V") if len(shape) == 3 else ("B", "V")
+    if len(shape) in (2, 3) and shape[-1] in (level.voxels, voxels):
+        row = "A" if shape[1] == level.images else "R"
+        return ("B", row, "V") if len(shape) == 3 else ("B", "V")
+    if len(shape) in (3, 4) and shape[:2] == (1, level.images):
+        return ("B", "A", "row", "column")[: len(shape)]
     return ()
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import UserError
 
 NAME = "index.json"
@@ -104,6 +106,17 @@ def _index(table: Mapping[str, Any]) -> Index:
     if table["format_version"] != FORMAT:
         raise ValueError(f"format_version {table['format_version']}")
     fields = {name: value for name, value in table.items() if name != "format_version"}
-    tensors = tuple(Entry(**{**entry, "shape": tuple(entry["shape"]), "axes": tuple(entry["axes"])}) for entry in table["tensors"])
+    tensors = tuple(_entry(entry) for entry in table["tensors"])
     plain = {name: tuple(table[name]) for name in ("slots", "cameras")}
     return Index(**{**fields, **plain, "tensors": tensors, "grids": tuple((int(z), int(y), int(x)) for z, y, x in table["grids"])})
+
+
+def _entry(table: Mapping[str, Any]) -> Entry:
+    entry = Entry(**{**table, "shape": tuple(table["shape"]), "axes": tuple(table["axes"])})
+    if entry.dtype != "bfloat16":
+        np.dtype(entry.dtype)
+    if entry.axes and len(entry.axes) != len(entry.shape):
+        raise ValueError(f"{entry.name} has {len(entry.shape)} sizes and {len(entry.axes)} axes")
+    if entry.stage.startswith("level ") and not entry.stage.removeprefix("level ").isdecimal():
+        raise ValueError(f"{entry.name} belongs to stage {entry.stage!r}")
+    return entry

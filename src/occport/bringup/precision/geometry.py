@@ -60,18 +60,23 @@ def hits_in(spec: Spec, lidar2img: NDArray[np.floating], low: Low) -> tuple[Hits
     return unscaled, scaled
 
 
-def of_geometry(found: Sequence[Hits], low: Low) -> list[Hazard]:
-    """A finding for each way that changes any hit, or has numbers that the type does not hold."""
+def of_geometry(found: Sequence[Hits], low: Low, elsewhere: str = "") -> list[Hazard]:
+    """A finding for each way that changes any hit, or has numbers that the type does not hold.
+
+    Args:
+        elsewhere: where the projection is, in words; "": in the file.
+    """
     hazards = []
     for hits in found:
         lost, gained = (sum(level[i] for level in hits.levels) for i in (1, 2))
         whole = sum(level[0] for level in hits.levels)
         if lost or gained or hits.infinite:
-            over = f"numbers up to {hits.largest:,.0f}, {hits.infinite:,} beyond {low.largest:,.0f}; " if hits.infinite else ""
-            words = f"{hits.way} projection in {low.name}: {over}{lost:,} of {whole:,} hits lost, {gained:,} gained; places off by "
-            words += f"{hits.off[0]:.2f} px rms, {hits.off[1]:.1f} at most"
+            beyond = f", {hits.infinite:,} beyond {low.largest:,.0f}" if hits.infinite else ""
+            words = f"{hits.way} projection in {low.name}: numbers up to {hits.largest:,.0f}{beyond}; {lost:,} of {whole:,} hits lost, "
+            words += f"{gained:,} gained; places off by {hits.off[0]:.2f} px rms, {hits.off[1]:.1f} at most"
+            words += f" ({elsewhere})" if elsewhere else ""
             figures = {"lost": lost, "gained": gained, "hits": whole, "largest": hits.largest, "pixels_rms": hits.off[0]}
-            severity = "breaks" if lost or gained else "watch"
+            severity = "breaks" if (lost or gained) and not elsewhere else "watch"
             hazards.append(Hazard("geometry", severity, *_PLACE, -hits.largest, hits.largest, words, figures))
     return hazards
 

@@ -34,8 +34,9 @@ def of_sums(sums: Sequence[Sum], low: Low) -> Iterator[Hazard]:
     for stage, found in stages.items():
         worst = max(found, key=lambda one: one.terms)
         usual, same_sign = math.sqrt(worst.terms) * low.roundoff, worst.terms * low.roundoff
-        stands = f"; of one sign it stands still after {1 / low.roundoff:,.0f} terms" if same_sign > 1 else ""
-        words = f"{len(found)} nodes of this stage, here {worst.terms:,} terms: about {usual:.1%} off, {same_sign:.0%} at worst{stands}"
+        stands = f": of terms of one sign, a sum stands still after {1 / low.roundoff:,.0f}" if same_sign > 1 else ""
+        others = f"the longest of {len(found)} such nodes of this stage" if len(found) > 1 else "the only such node of this stage"
+        words = f"sums of {worst.terms:,} terms, {others}; rounded after each: about {usual:.1%} off, {same_sign:.0%} at worst{stands}"
         place = Place(worst.cost.writes[0][0], worst.cost.name, worst.cost.op_type, stage)
         figures = {"terms": worst.terms, "usual": usual, "worst": same_sign, "nodes": len(found)}
         yield Hazard("accumulation", "loses", *place, math.nan, math.nan, words, figures)

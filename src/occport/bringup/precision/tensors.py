@@ -29,11 +29,13 @@ class Place(NamedTuple):
 
 
 class Range(NamedTuple):
-    """Of a tensor's numbers."""
+    """Of a tensor's numbers: of the finite ones, and how many are none."""
 
     low: float
     high: float
     rms: float
+    infinite: int = 0
+    nan: int = 0
 
     @property
     def largest(self) -> float:
@@ -42,22 +44,26 @@ class Range(NamedTuple):
 
 
 def range_of(array: np.ndarray) -> Range:
-    """Smallest, largest and root mean square of the finite numbers."""
+    """Smallest, largest and root mean square of the finite numbers, and how many are infinite or NaN."""
     if not array.size:
         return Range(0.0, 0.0, 0.0)
-    low, high = float(array.min()), float(array.max())
+    low, high, infinite, nan = float(array.min()), float(array.max()), 0, 0
     if not (math.isfinite(low) and math.isfinite(high)):
         finite = array[np.isfinite(array)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        nan = int(np.count_nonzero(np.isnan(array)))
+        infinite = array.size - finite.size - nan
     sample = _sample(array)
     sample = sample[np.isfinite(sample)].astype(np.float64)
-    return Range(low, high, math.sqrt(float((sample * sample).mean())) if sample.size else 0.0)
+    return Range(low, high, math.sqrt(float((sample * sample).mean())) if sample.size else 0.0, infinite, nan)
 
 
 def of_values(place: Place, array: np.ndarray, found: Range, low: Low) -> Iterator[Hazard]:
-    """Overflow, little headroom, underflow."""
+    """What is not finite already, overflow, little headroom, underflow."""
+    if found.infinite or found.nan:
+        yield not_finite(place, array.size, found)
     if found.largest > low.largest:
-        beyond = int(np.count_nonzero(np.abs(array) > low.largest))
+        beyond = int(np.count_nonzero(np.abs(array) > low.largest)) - found.infinite
         words = f"{beyond:,} of {array.size:,} numbers beyond {low.largest:,.0f}, up to {found.largest:,.6g}"
         yield Hazard("overflow", "breaks", *place, found.low, found.high, words, {"beyond": beyond, "largest": found.largest})
     elif found.largest * HEADROOM > low.largest:
@@ -70,6 +76,13 @@ def of_values(place: Place, array: np.ndarray, found: Range, low: Low) -> Iterat
         yield Hazard("underflow", severity, *place, found.low, found.high, words, {"subnormal": share, "zero": gone})
 
 
+def not_finite(place: Place, size: int, found: Range) -> Hazard:
+    """Infinities and NaN of the float32 run itself, among `size` numbers."""
+    words = f"{found.infinite:,} infinite and {found.nan:,} NaN of {size:,} numbers, already in the float32 run"
+    figures = {"infinite": found.infinite, "nan": found.nan}
+    return Hazard("not finite", "breaks", *place, found.low, found.high, words, figures)
+
+
 def small_share(array: np.ndarray, low: Low) -> tuple[float, float]:
     """Of the numbers other than 0: the share that loses bits, and the share that becomes 0."""
     sample = np.abs(_sample(array))
@@ -79,20 +92,43 @@ def small_share(array: np.ndarray, low: Low) -> tuple[float, float]:
     return float((sample < low.smallest).mean()), float((sample <= low.least / 2).mean())
 
 
-def of_reader(place: Place, node: NodeProto, array: np.ndarray, found: Range, low: Low) -> Iterator[Hazard]:
-    """What the node that reads a tensor would make of it in 16 bits: squares, exponentials, the choice of a label."""
+def of_reader(place: Place, node: NodeProto, array: np.ndarray, found: Range, low: Low, opset: int) -> Iterator[Hazard]:
+    """What the node that reads a tensor would make of it in 16 bits: squares, exponentials, the choice of a label.
+
+    Args:
+        opset: of ONNX's own domain, which decides what the axis of a Softmax means.
+    """
     if node.op_type in _NORMS and found.largest**2 > low.largest:
         words = f"squares up to {found.largest**2:,.4g} pass {low.largest:,.0f}, where {node.op_type} takes them in {low.name}"
         yield Hazard("square", "breaks", *place, found.low, found.high, words, {"largest_square": found.largest**2})
-    if node.op_type == "Softmax":
-        most = math.log(low.largest)
-        terms = array.shape[-1] if array.ndim else 1
-        if found.high + math.log(terms) > most:
-            words = f"logits up to {found.high:.4g}: exp passes {low.largest:,.0f} from {most:.4g} on, {terms} terms in a sum"
-            yield Hazard("softmax", "breaks", *place, found.low, found.high, words, {"terms": terms, "limit": most})
+    if node.op_type == "Softmax" and array.size:
+        yield from of_exponentials(place, softmax_terms(node, array.shape, opset), found, low)
     if node.op_type == "ArgMax" and array.ndim > 1:
-        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-        yield from _margins(place, array, axis, found, low)
+        axis = _axis(node, 0)
+        if array.shape[axis] > 1:
+            yield from _margins(place, array, axis, found, low)
+
+
+def of_exponentials(place: Place, terms: int, found: Range, low: Low) -> Iterator[Hazard]:
+    """A sum of exponentials of that many logits, without their maximum taken off."""
+    most = math.log(low.largest)
+    if found.high + math.log(max(terms, 1)) > most:
+        words = f"logits up to {found.high:.4g}: exp passes {low.largest:,.0f} from {most:.4g} on, {terms} terms in a sum"
+        yield Hazard("softmax", "breaks", *place, found.low, found.high, words, {"terms": terms, "limit": most})
+
+
+def softmax_terms(node: NodeProto, shape: tuple[int, ...], opset: int) -> int:
+    """Logits in each sum of a Softmax: those along its axis; before opset 13 those of the axis and all behind it."""
+    if not shape:
+        return 1
+    axis = _axis(node, -1 if opset >= 13 else 1)
+    if opset >= 13:
+        return shape[axis]
+    return math.prod(shape[axis if axis >= 0 else axis + len(shape) :])
+
+
+def _axis(node: NodeProto, usual: int) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), usual)
 
 
 def _margins(place: Place, logits: NDArray[np.float32], axis: int, found: Range, low: Low) -> Iterator[Hazard]:

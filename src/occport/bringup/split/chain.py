@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, ValueInfoProto, helper
 from ...compare import compare
 from ...export.network_file import NetworkFile
 from ...graph.functions import Arithmetics
+from ...graph.model_file import tensor_of
 from ...graph.precision.emulate import LOW, emulate
 from ...graph.runnable import make_runnable
 from ...graph.submodel import needed, submodel, value_types
@@ -74,7 +75,8 @@ class Runner(NamedTuple):
         """
         file = self.file
         kept = {*watched, *(info.name for info in file.model.graph.output)}
-        values: Arrays = dict(feeds)
+        weights = {tensor.name for tensor in file.model.graph.initializer}
+        values: Arrays = {name: tensor_of(file.model, name, file.folder) for name in kept & weights} | dict(feeds)
         for number, (part, model, folder) in enumerate(links):
             read = {name: values[name] for name in part.inputs}
             values |= self.run(model, folder, read)

@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import GraphProto
+from onnx import GraphProto, NodeProto
 
 from ...errors import ModelFileError
 from ...export.network_file import NetworkFile
 from ...graph.names import identifier
-from ...graph.stages import PLACES, REST, stages_of
+from ...graph.stages import PLACES, REST, first_output, stages_of
 from ...graph.submodel import needed, value_types
 
 HEADS = "heads"  # the class heads: each scale's logits and what becomes of them, labels or probabilities
@@ -19,6 +19,7 @@ BETWEEN = "part"  # the one that is asked for by its ends
 _BEFORE, _AFTER = "before", "after"
 _CLASS_HEAD = "pts_bbox_head_occ_"  # names of the nodes that make logits begin so
 _ORDER = (REST, *PLACES, HEADS)
+_NAMED = 5  # tensors in a message
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def part_between(file: NetworkFile, begin: Sequence[str], end: Sequence[str]) ->
         end: where it ends; () for those of the file's outputs that follow from the beginning.
 
     Errors: ModelFileError for a tensor that the file does not have or that is a constant, ends that do not follow from the beginning
-        alone, and a beginning that is not needed or lies behind what it begins.
+        alone, a beginning that is not needed or lies behind what it begins, and one with nothing behind it.
     """
     graph = file.model.graph
     live = _live_nodes(file, (*begin, *end))
@@ -81,6 +82,9 @@ def part_between(file: NetworkFile, begin: Sequence[str], end: Sequence[str]) ->
     for name in end:
         if name in starts or name in file.input_names:
             raise ModelFileError(f"--to {name}", expected="a tensor behind the beginning", got="where it begins", fix="name a later one")
+    if not ends:
+        got, fix = "nothing behind it", "name an earlier one, or the end with --to"
+        raise ModelFileError(f"--from {starts[0]}", expected="a tensor that an output follows from", got=got, fix=fix)
     inside = _numbers_inside(file, starts, ends, bool(begin)) & live
     behind = _following(graph, inside) & live
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output}
@@ -117,7 +121,7 @@ def _stages_with_heads(graph: GraphProto) -> list[str]:
             behind |= set(filter(None, node.output))
             found.append(HEADS)
         else:
-            found.append(stages[node.output[0]])
+            found.append(stages[first_output(node)])
     return found
 
 
@@ -175,7 +179,7 @@ def _part(
     graph = file.model.graph
     mine = [graph.node[i] for i in sorted(owners) if owners[i] == owner]
     made = {output: None for node in mine for output in node.output if output}
-    known = {output for i in owners for output in graph.node[i].output} | set(file.input_names)
+    known = {output for i in owners for output in graph.node[i].output if output} | set(file.input_names)
     reads = dict.fromkeys(read for node in mine for read in node.input if read in known and read not in made)
     wanted = {read for i in owners if owners[i] != owner for read in graph.node[i].input} | {info.name for info in graph.output}
     gives, first = tuple(out for out in made if out in wanted), dict.fromkeys(read for read in asked[0] if read in reads)
@@ -195,16 +199,33 @@ def _numbers_inside(file: NetworkFile, starts: Sequence[str], ends: Sequence[str
     """Numbers of the nodes between. ModelFileError where the ends need more than the beginning, or less where it was named."""
     graph = file.model.graph
     nodes, read = needed(graph, starts, ends)
-    missing = [name for name in file.input_names if name in read and name not in starts]
-    if missing:
-        fix = f"begin at {', '.join(missing)}, too, or at tensors that follow from it"
-        raise ModelFileError(f"--to {ends[0]}", expected=f"to follow from {', '.join(starts)}", got=f"{missing[0]} needed, too", fix=fix)
+    if any(name in read and name not in starts for name in file.input_names):
+        raise _lacking(file, starts, ends, nodes)
     idle = [name for name in starts if name not in read]
     if named and idle:
         expected, fix = f"a tensor that {ends[0]} is made from", "leave it out"
         raise ModelFileError(f"--from {idle[0]}", expected=expected, got="one that nothing between reads", fix=fix)
     outputs = {name for node in nodes for name in node.output if name}
     return {i for i, node in enumerate(graph.node) if outputs & set(node.output)}
+
+
+def _lacking(file: NetworkFile, starts: Sequence[str], ends: Sequence[str], nodes: Sequence[NodeProto]) -> ModelFileError:
+    """What to say where the ends need more than the beginning. `nodes`: all that the ends need from there and from the file's inputs."""
+    given, behind = set(file.input_names), set(starts)
+    for node in nodes:
+        given |= set(filter(None, node.output)) if given & set(node.input) else set()
+        behind |= set(filter(None, node.output)) if behind & set(node.input) else set()
+    expected = f"to follow from {', '.join(starts)}"
+    for name in ends:
+        if name not in behind:
+            before = name in needed(file.model.graph, (), starts)[1]
+            got, fix = ("one that lies before it", "exchange --from and --to") if before else ("one that does not", "leave it out")
+            return ModelFileError(f"--to {name}", expected=expected, got=got, fix=fix)
+    reads = dict.fromkeys(read for node in nodes if behind & set(node.input) for read in node.input)
+    lost = [name for name in reads if name in given and name not in behind]
+    got = f"{', '.join(lost[:_NAMED])}{f' and {len(lost) - _NAMED} more' if len(lost) > _NAMED else ''} needed, too"
+    fix = f"begin at {'it' if len(lost) == 1 else 'them'}, too, or earlier"
+    return ModelFileError(f"--to {ends[0]}", expected=expected, got=got, fix=fix)
 
 
 def _following(graph: GraphProto, inside: set[int]) -> set[int]:

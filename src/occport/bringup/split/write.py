@@ -14,7 +14,7 @@ from onnx import ModelProto, ValueInfoProto, helper
 
 from ...errors import ExportError, VerificationFailed
 from ...export.network_file import NetworkFile, feeds_of, read_network
-from ...graph.model_file import MAX_FILE, read_skeleton, sha256_of
+from ...graph.model_file import MAX_FILE, iter_initializers, read_skeleton, sha256_of
 from ...graph.submodel import value_types
 from ...progress import Progress
 from ...staging import Staging, earlier
@@ -96,6 +96,8 @@ def write_parts(request: Request, progress: Progress) -> Parts:
     before = earlier(request.folder, read_parts, "earlier parts")
     with progress.stage(f"reading {request.model.name}"):
         file = read_network(request.model, request.dialect, standard=True)
+        for _ in iter_initializers(file.model, file.folder):
+            pass  # looks at each: weights that are missing are found here, not while others are written
         plan = planned_parts(file, request.parts, request.begin, request.end)
         bodies = arithmetics_in_files(file) if request.functions else None
         models = {part.name: part_model(file, part) for part in plan.parts}
