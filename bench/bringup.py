@@ -1,9 +1,10 @@
-"""Measures the bring-up commands at full size: golden tensors, cost, hazards, with time and peak memory.
+"""Measures the bring-up commands at full size: golden tensors, cost, hazards, diff, with time and peak memory.
 
     python bench/bringup.py [--frame FRAME] [--only ROW …]
 
 The official config in the default dialect on the real frame. Each row runs in a process of its own, so that its peak memory is its own;
-the file is exported once. Prints a table and writes bench/results/bringup.json. Tensors are hashed and let go, not kept on disk.
+the file is exported once. Prints a table and writes bench/results/bringup.json. Golden tensors are hashed and let go, not kept on disk;
+diff needs 15 GB there: tensors of all custom nodes, and the same as a chip in fp16 without a bug would dump them.
 """
 
 from __future__ import annotations
@@ -86,11 +87,33 @@ def hazards(path: Path) -> dict[str, Any]:
     return {"tensors": found.tensors, "geometry": [hits.to_json() for hits in found.hits], "places": places}
 
 
+def diff(path: Path) -> dict[str, Any]:
+    """The tensors of all custom nodes, rounded to fp16, held against golden ones; only the comparison is timed."""
+    import numpy as np
+
+    from occport.bringup.diff.compare import Request, compare_dumps
+    from occport.bringup.dumps.index import read_index
+    from occport.progress import NullProgress
+
+    golden, theirs = path.parent / "golden", path.parent / "theirs"
+    subprocess.run([sys.executable, "-m", "occport", "golden", path, "-o", golden], check=True, stdout=subprocess.DEVNULL)
+    theirs.mkdir()
+    for entry in read_index(golden).tensors:
+        array = np.load(golden / entry.file, mmap_mode="r")
+        low = array.dtype == np.float32 and entry.stage not in ("", "tables")
+        np.save(theirs / entry.file, array.astype(np.float16) if low else array)
+    begin = time.perf_counter()
+    result = compare_dumps(Request(golden, theirs), NullProgress())
+    assert not result.blamed, result.blamed[0].words
+    return {"tensors": len(result.tensors), "judged": len(result.explained), "diff seconds": time.perf_counter() - begin}
+
+
 ROWS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "golden, outputs alone": lambda path: golden(path, ()),
     "golden --mark all": lambda path: golden(path, ("all",)),
     "cost": cost,
     "hazards": hazards,
+    "diff, custom nodes": diff,
 }
 
 

@@ -251,7 +251,7 @@ def test_an_input_that_is_not_ours_is_named_with_its_colours(golden, theirs):
 
 def test_files_named_twice_and_flags_that_do_not_go_together(golden, theirs, tmp_path):
     same = tmp_path / "same.txt"
-    assert_refused(run_cli("diff", golden, theirs, "--csv", same, "--json", same), "expected another file than the others")
+    assert_refused(run_cli("diff", golden, theirs, "--csv", same, "--json", same), "expected another file than that of --csv")
     refused = run_cli("diff", golden, "--bisect", "x {model} {inputs} {outputs}", "--scale", "a=1")
     assert_refused(refused, "--map and --scale")
     refused = run_cli("diff", golden, "--bisect", "x {model} {inputs} {outputs}", "--timeout", "inf")

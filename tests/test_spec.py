@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from exporting import MICRO, TINY
 from occport.config import read_config
 from occport.errors import ExportError, ModelFileError
+from occport.export.request import Request, open_guesses
 from occport.export.spec import CALIBRATIONS, Spec, check_renames, from_json, to_json
 from occport.export.trace import Outputs
 from occport.graph import dialect as dialects
@@ -164,3 +165,18 @@ def test_renames_are_of_what_is_there():
     for calibration, renames in wrong:
         with pytest.raises(ExportError, match="--rename"):
             check_renames(replace(plain(calibration), renames=renames))
+
+
+def test_guesses_that_were_decided_are_none_any_more():
+    dl, config = dialects.load("dl"), read_config(TINY)
+
+    def open_ones(request: Request) -> list[str]:
+        return [guess.what for guess in open_guesses(dl, request, request.opset or 11)]
+
+    assert open_ones(Request(config)) == [guess.what for guess in dl.guesses]
+    assert not any("opset 11" in what for what in open_ones(Request(config, opset=17, functions=True)))
+    (half,) = [what for what in open_ones(Request(config, opset=17)) if "opset 11" in what]
+    assert half.endswith("no functions in the file, but for what --opset says")
+    named = open_ones(Request(config, settings=Settings(op_names=(("dcn", "a::b"),), im2col_step=8)))
+    assert not any("name of the deformable" in what or "im2col_step" in what for what in named) and len(named) == len(dl.guesses) - 2
+    assert len(open_ones(Request(config, settings=Settings(op_names=(("msda", "a::b"),))))) == len(dl.guesses)

@@ -44,6 +44,6 @@ def try_files(files: Sequence[tuple[str, Path | None]]) -> None:
             continue
         place = path.resolve()
         if place in named and (path.is_file() or not path.exists()):
-            raise ExportError(f"{flag} {path}", expected="another file than the others", got=f"that of {named[place]}", fix="rename one")
+            raise ExportError(f"{flag} {path}", expected=f"another file than that of {named[place]}", got="the same", fix="name two files")
         named[place] = flag
         write_file(flag, path, None)

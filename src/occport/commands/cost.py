@@ -37,18 +37,13 @@ def run(options: argparse.Namespace) -> int:
     from ..bringup.cost.text import cost_text, csv_text, roofline_text
     from ..errors import UserError
     from ..export.network_file import read_network
-    from ..output_files import write_file
+    from ..output_files import try_files, write_file
 
-    files = [(flag, path) for flag, path in (("--json", options.json), ("--csv", options.csv), ("--chart", options.chart)) if path]
     if options.chart is not None and options.chart.suffix not in (".png", ".svg"):
         raise UserError(f"--chart {options.chart}", expected="a name that ends in .png or .svg", got=options.chart.suffix or "none")
     if options.precision is not None and options.chip is None:
         raise UserError("--precision", expected="--chip with it", got="none", fix="name a chip; what is counted does not depend on it")
-    for number, (flag, path) in enumerate(files):
-        twin = next((other for other, there in files[:number] if there.resolve() == path.resolve()), "")
-        if twin:
-            raise UserError(f"{flag} {path}", expected=f"another file than that of {twin}", got="the same", fix="name two files")
-        write_file(flag, path, None)
+    try_files([("--json", options.json), ("--csv", options.csv), ("--chart", options.chart)])
     chip = load_chip(options.chip) if options.chip is not None else None
     cost = cost_of(read_network(options.model, options.dialect, standard=True))
     found = roofline(cost, chip, _DTYPES[options.precision]) if chip is not None else None

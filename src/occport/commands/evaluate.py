@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..output_files import write_file
+from ..output_files import try_files, write_file
 from .network_flags import add_network_arguments, choice_of, tell_network
 from .scale_flags import add_scale_arguments, outcomes
 
@@ -229,6 +229,4 @@ def _refuse_network_flags(options: argparse.Namespace, *, runs_one: bool) -> Non
 
 def _check_targets(options: argparse.Namespace) -> None:
     """Refuses places that cannot be written to before the work, not after it."""
-    for flag, path in (("--json", options.json), ("--markdown", options.markdown)):
-        if path is not None:
-            write_file(flag, path, None)
+    try_files([("--json", options.json), ("--markdown", options.markdown)])

@@ -35,12 +35,10 @@ def run(options: argparse.Namespace) -> int:
     from ..bringup.precision.hazards import hazards_of
     from ..bringup.precision.text import csv_text, hazards_text
     from ..export.network_file import feeds_of, read_network
-    from ..output_files import write_file
+    from ..output_files import try_files, write_file
     from ..progress import Progress
 
-    for flag, path in (("--json", options.json), ("--csv", options.csv)):
-        if path is not None:
-            write_file(flag, path, None)
+    try_files([("--json", options.json), ("--csv", options.csv)])
     progress = Progress(total_stages=2)
     with progress.stage(f"reading {options.model.name}"):
         file = read_network(options.model, options.dialect, standard=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ..frames.images import padded_hw, preprocess
 from ..frames.source import load_frame, seen_or_refuse
 from ..frames.visibility import hits, needs
 from ..graph import dialect as dialects
-from ..graph.dialect import Dialect
+from ..graph.dialect import Dialect, Guess
 from ..graph.functions import Arithmetics
 from ..graph.precision.target import check_precision
 from ..graph.precision.types import EXACT, PRECISIONS
@@ -29,6 +30,8 @@ from .follow import default_budgets, level_points
 from .spec import CALIBRATIONS, Spec, check_renames
 from .trace import Outputs
 from .weights import UNTRAINED
+
+_FLAGS = {"op_names": "op_name", "with_dropped": "no_dropped", "renames": "rename"}  # fields of a request that are called otherwise
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def make_spec(request: Request, loaded: Loaded) -> Spec:
         raise ExportError("--calibration", expected="one of " + ", ".join(CALIBRATIONS), got=calibration)
     functions = request.functions or dialect.functions
     opset = request.opset if request.opset is not None else _usual_opset(dialect, functions, request.precision)
+    dialect = replace(dialect, guesses=open_guesses(dialect, request, opset))
     in_file = functions or dialect.msda is None  # otherwise the dialect's own choice says nothing about this file
     arithmetics = Arithmetics(request.msda or in_file * usual.msda, request.dcn or in_file * usual.dcn)
     check_target(dialect, opset, functions, arithmetics)
@@ -137,6 +141,22 @@ def make_spec(request: Request, loaded: Loaded) -> Spec:
     )
     check_renames(spec)
     return spec
+
+
+def open_guesses(dialect: Dialect, request: Request, opset: int) -> tuple[Guess, ...]:
+    """The dialect's guesses, without those whose every flag was given, and with a word about flags that were."""
+    usual = {**vars(Request(request.config)), **vars(Settings())}
+    chosen = {key: value for key, value in {**vars(request), **vars(request.settings)}.items() if value != usual[key]}
+    given = {f"--{_FLAGS.get(key, key).replace('_', '-')}" for key in chosen}
+    given |= {"--opset"} if opset != dialect.opset else set()
+    given |= {f"--op-name {operator}" for operator, _ in request.settings.op_names}
+    left = []
+    for guess in dialect.guesses:
+        flags = re.findall(r"--[a-z0-9-]+(?: dcn| msda)?", guess.flag)
+        told = [flag for flag in flags if flag in given]
+        if len(told) < len(flags):
+            left.append(replace(guess, what=f"{guess.what}, but for what {', '.join(told)} says") if told else guess)
+    return tuple(left)
 
 
 def _usual_opset(dialect: Dialect, functions: bool, precision: str) -> int:
