@@ -116,7 +116,7 @@ def test_wrong_count_of_dropped_voxels_is_found(runtime_export, tiny_network):
 
 def test_count_of_pytorch_itself_is_held_against_brute_force(runtime_export, tiny_network, monkeypatch):
     monkeypatch.setattr(follow, "overflow", lambda hit, slots, cameras: 0)
-    monkeypatch.setattr(follow, "_check_sensitivity", lambda *arguments, **named: None)
+    monkeypatch.setattr(follow, "check_sensitivity", lambda *arguments, **named: None)
     report = Report(lambda line: None)
     check_following(Fake(runtime_export, lambda got: got), tiny_network.model, report)
     assert any("dropped against a brute-force count" in line and "counted [0, 0, 0]" in line for line in report.failures)
