@@ -81,9 +81,9 @@ def hazards(path: Path) -> dict[str, Any]:
     file = read_network(path, None, standard=True)
     found = hazards_of(file, feeds_of(file, None, None)[0])
     places = {
-        kind: max((one.figures for one in found.found if one.kind == kind), key=lambda figures: figures["rms"])
+        kind: max((one.figures for one in found.found if one.kind == kind), key=lambda figures: figures["rms"], default={})
         for kind in ("location", "location product")
-    }
+    }  # {} on maps too small to lose anything
     return {"tensors": found.tensors, "geometry": [hits.to_json() for hits in found.hits], "places": places}
 
 
