@@ -89,7 +89,7 @@ def judge(
     ratios: dict[str, float] = {}
     blamed: list[Blame] = []
     hinted = 0
-    custom = {id(node) for node in custom_nodes_of(file)}
+    custom = {name for node in custom_nodes_of(file) for name in node.output}
     unjudged: list[str] = []
     wrong: list[Region] = []
     for region in regions_of(graph, {*given, *inputs, *made}, made):
@@ -105,9 +105,9 @@ def judge(
             ratios[finding.tensor] = finding.ratio
             if finding.ratio > 1:
                 wrong += [region] * (region not in wrong[-1:])
-                alone = len(region.nodes) == 1 and id(graph.node[region.nodes[0]]) in custom
-                blamed.append(blame_of(file, index, explainer, region, finding, hinted=alone and hinted < _HINTED))
-                hinted += alone
+                known = finding.tensor in custom
+                blamed.append(blame_of(file, index, explainer, region, finding, hinted=known and hinted < _HINTED))
+                hinted += known
     if bound is not None:
         blamed += _of_table(bound, file, ratios)
     order = {name: i for i, name in enumerate(made)}
