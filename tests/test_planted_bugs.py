@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from exporting import run_cli
 from occport.bringup.diff.blame import judge
 from occport.bringup.diff.compare import Request, compare_dumps
+from occport.bringup.diff.noise import DRAW, with_noise
+from occport.bringup.diff.rounding import FLOAT32, Rounding
 from occport.bringup.dumps.index import read_index
 from occport.bringup.dumps.marks import custom_nodes_of
 from occport.export.network_file import feeds_of, read_network
 from occport.progress import NullProgress
+from occport.session import open_session
 from planting import changed_channel, copied, dumps, golden_index, half_pixel, insert_before, node_of, rounded_weights, swapped_rows
 
 DTYPES = ["float32", "float16", "bfloat16", "int8"]
@@ -199,3 +203,15 @@ def test_rows_shifted_without_a_table_are_not_the_attentions_fault(runtime_expor
     assert any("rows are shifted against ours, 1 slots more or less" in remark for remark in result.remarks), result.remarks
     assert {one.nodes for one in result.blamed} == {("projection_Greater",)}, [one.words for one in result.blamed]
     assert f"camera {camera}" in result.blamed[0].words
+
+
+def test_coarser_noise_of_whole_steps_stays_one_of_steps():
+    """Four times the step, and not four times the relative error, whatever the size of a number."""
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [tensor("x", 1, [3])], [tensor("y", 1, [3])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    fine = Rounding("int8", 8, 0.1)
+    for rounding, step in ((fine, 0.1), (fine.coarser(2), 0.4)):
+        session = open_session(with_noise(model, {"y": rounding}, FLOAT32))
+        got = session.run({"x": np.array([0.03, 5.17, -9.91], np.float32), DRAW: np.array(1.25, np.float32)})["y"]
+        np.testing.assert_allclose(got / step, np.round(got / step), atol=1e-4)

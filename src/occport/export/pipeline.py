@@ -33,7 +33,7 @@ from .follow import (
     is_small,
     micro_model,
     micro_spec,
-)  # fmt: skip
+)
 from .graph_files import write_graphs
 from .low_precision import check_low, check_reference, following_allowances, with_places
 from .manifest import manifest, write_json

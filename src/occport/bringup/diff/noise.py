@@ -129,8 +129,8 @@ class _Maker:
 
     def chain(self, source: str, target: str, rounding: Rounding, rank: int = 0) -> list[NodeProto]:
         """Nodes that make `target`, a rounded `source`; a rank above 1: weights with output channels first, each with its own scale."""
-        if rounding.bits == 8 and rounding.name == "int8":
-            return self._quantised(source, target, rounding.step, rank)
+        if rounding.name == "int8":
+            return self._quantised(source, target, rounding, rank)
         # below 2 times, both differences would be exact (Sterbenz)
         factor = self._scalar(target + "__factor", 2.0 ** max(1, 24 - rounding.bits) * float(self._random.uniform(1.0, 1.4)))
         grown, gap, scale = (target + part for part in ("__grown", "__gap", "__scale"))
@@ -153,16 +153,17 @@ class _Maker:
             helper.make_node("Add", [source, error], [target]),
         ]  # fmt: skip
 
-    def _quantised(self, source: str, target: str, step: float, rank: int) -> list[NodeProto]:
+    def _quantised(self, source: str, target: str, rounding: Rounding, rank: int) -> list[NodeProto]:
         size, largest, scale, ratio, whole = (target + part for part in ("__size", "__largest", "__step", "__ratio", "__whole"))
         nodes: list[NodeProto] = []
-        if step > 0:
-            grid = self._scalar(target + "__grid", step * 0.8)
-        else:  # the largest number is 127 steps
+        if rounding.step > 0:
+            grid = self._scalar(target + "__grid", rounding.step * 0.8)
+        else:  # the largest number is 127 steps, or fewer of a coarser one
             nodes = [helper.make_node("Abs", [source], [size]), self._largest(size, largest + "0", rank)]
             floor = self._scalar(target + "__floor", 1e-30)
             nodes.append(helper.make_node("Add", [largest + "0", floor], [largest + "1"]))
-            nodes.append(helper.make_node("Mul", [largest + "1", self._scalar(target + "__grid", 0.8 / 127)], [largest]))
+            share = self._scalar(target + "__grid", 0.8 / (2 ** (rounding.bits - 1) - 1))
+            nodes.append(helper.make_node("Mul", [largest + "1", share], [largest]))
             grid = largest
         return [
             *nodes, helper.make_node("Mul", [DRAW, grid], [scale]), helper.make_node("Div", [source, scale], [ratio]),
